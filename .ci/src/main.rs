@@ -1,0 +1,3 @@
+//! `cargo ci`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Benchmarks of Strata against its peers.

@@ -1,0 +1,3 @@
+//! `strata`: the one binary.
+
+fn main() {}

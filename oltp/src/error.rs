@@ -1,0 +1,108 @@
+//! The one error type of the row store: a variant per distinct reaction of the caller.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use crate::file::FileKind;
+use crate::schema::TableId;
+
+/// Result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and by its variant what a caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Stored bytes are damaged. Nothing was changed; restore the file from a backup or run a repair.
+    #[error("corrupt {kind} {}: {what} at byte {offset}", file.display())]
+    Corrupt {
+        /// Kind of the damaged file.
+        kind: FileKind,
+        /// The damaged file.
+        file: PathBuf,
+        /// Where in the file the damage was noticed.
+        offset: u64,
+        /// What does not hold.
+        what: Cow<'static, str>,
+    },
+    /// Another transaction committed first. Nothing was written; retry the transaction (SQLSTATE 40001).
+    #[error("a concurrent transaction changed a row of table {} first; retry the transaction", table.0)]
+    Conflict {
+        /// Table of the contested row.
+        table: TableId,
+        /// Encoded key of the contested row.
+        key: Vec<u8>,
+    },
+    /// The requested snapshot is older than the history that is kept.
+    #[error("history before commit {oldest} is gone; commit {requested} was asked for")]
+    HistoryGone {
+        /// The commit that was asked for.
+        requested: u64,
+        /// The oldest one still readable.
+        oldest: u64,
+    },
+    /// A budget is exhausted. Nothing was changed; free memory, split the work, or raise the named budget.
+    #[error("{budget} exhausted: {requested_bytes} bytes asked for, {used_bytes} of {limit_bytes} in use")]
+    LimitExceeded {
+        /// Name of the exhausted budget.
+        budget: &'static str,
+        /// Bytes that were asked for.
+        requested_bytes: u64,
+        /// Bytes in use at that time.
+        used_bytes: u64,
+        /// The budget's limit.
+        limit_bytes: u64,
+    },
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {}", file.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        file: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The request itself is wrong; the text says what and what to do.
+    #[error("{0}")]
+    Invalid(String),
+    /// The directory was written by a newer version of Strata.
+    #[error("{} has format version {found}, this program reads up to {supported}; upgrade Strata", file.display())]
+    NewerFormat {
+        /// The file that says so.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version this program reads.
+        supported: u32,
+    },
+    /// Another process has the directory open.
+    #[error("{} is in use by another process; close it there first", dir.display())]
+    Locked {
+        /// The database directory.
+        dir: PathBuf,
+    },
+    /// A write or sync of the log failed earlier, so the outcome of the commits in flight is unknown. Reads go on;
+    /// writes are refused until the database is opened again.
+    #[error("writes are refused since an earlier log failure ({reason}); reopen the database")]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl Error {
+    /// An [`Error::Io`] with its context.
+    #[must_use]
+    pub fn io(action: &'static str, file: &Path, source: std::io::Error) -> Error {
+        Error::Io { action, file: file.to_path_buf(), source }
+    }
+
+    /// An [`Error::Corrupt`] with its context.
+    #[must_use]
+    pub fn corrupt(kind: FileKind, file: &Path, offset: u64, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::Corrupt { kind, file: file.to_path_buf(), offset, what: what.into() }
+    }
+}

@@ -1,0 +1,121 @@
+//! `TableSchema`: columns, primary key and schema version of a table, in Arrow's type vocabulary.
+//!
+//! The row codec, the key codec and the segments are all derived from it. A column is known by its [`ColumnId`];
+//! names are for people and may change.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::error::{Error, Result};
+
+/// Number of a table, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u32);
+
+/// Number of a column within its table, never reused; written into Parquet as the field id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColumnId(pub u32);
+
+/// Names with this prefix belong to Strata; users may not use them and `SELECT *` does not show them.
+pub const HIDDEN_PREFIX: &str = "_strata_";
+/// Hidden key column of a table without a primary key: a row id from a logged block allocator.
+pub const ROW_ID_COLUMN: &str = "_strata_rowid";
+/// Hidden last column of a segment: the commit that wrote the row.
+pub const SEQNO_COLUMN: &str = "_strata_seq";
+
+/// Where a table's cold rows live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageKind {
+    /// Fresh rows in runs, cold rows in column segments.
+    #[default]
+    Hybrid,
+    /// Rows only; for the catalog, indexes and write-hot tables.
+    Row,
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Stable identity.
+    pub id: ColumnId,
+    /// Name, Arrow type and nullability.
+    pub field: Field,
+}
+
+/// Shape of a table at one schema version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSchema {
+    /// The table.
+    pub table: TableId,
+    /// Rises with every change of shape; stored in each row.
+    pub version: u16,
+    /// Columns in declaration order; a hidden row id comes last.
+    pub columns: Vec<Column>,
+    /// Positions in `columns` of the primary key, in key order; never empty.
+    pub primary_key: Vec<usize>,
+    arrow: SchemaRef,
+}
+
+impl TableSchema {
+    /// Checks and builds a schema.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a type cannot be stored, a key column is missing, nullable or repeated, or there is no
+    /// key at all.
+    pub fn new(table: TableId, version: u16, columns: Vec<Column>, primary_key: Vec<usize>) -> Result<TableSchema> {
+        for column in &columns {
+            if !is_storable(column.field.data_type()) {
+                let (name, data_type) = (column.field.name(), column.field.data_type());
+                return Err(Error::Invalid(format!("column {name} has type {data_type}, which tables cannot store")));
+            }
+        }
+        if primary_key.is_empty() {
+            return Err(Error::Invalid("a table needs a key column; give it a hidden row id".to_owned()));
+        }
+        for (at, &position) in primary_key.iter().enumerate() {
+            let column =
+                columns.get(position).ok_or_else(|| Error::Invalid(format!("key column {position} does not exist")))?;
+            if column.field.is_nullable() || primary_key[..at].contains(&position) {
+                return Err(Error::Invalid(format!("key column {} is nullable or repeated", column.field.name())));
+            }
+        }
+        let arrow = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
+        Ok(TableSchema { table, version, columns, primary_key, arrow })
+    }
+
+    /// The columns as an Arrow schema, hidden ones included, in the order of `columns`.
+    #[must_use]
+    pub fn arrow(&self) -> &SchemaRef {
+        &self.arrow
+    }
+
+    /// How many leading columns users see.
+    #[must_use]
+    pub fn visible_column_count(&self) -> usize {
+        self.columns.iter().take_while(|c| !c.field.name().starts_with(HIDDEN_PREFIX)).count()
+    }
+}
+
+/// Whether values of `data_type` can be stored in a row.
+#[must_use]
+pub fn is_storable(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Boolean
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Date32
+        | DataType::Time64(TimeUnit::Microsecond)
+        | DataType::Timestamp(TimeUnit::Microsecond, _)
+        | DataType::Utf8View
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(16) => true,
+        DataType::Decimal128(precision, scale) => {
+            (1..=38).contains(precision) && (0..=38).contains(scale) && *scale <= i8::try_from(*precision).unwrap_or(0)
+        }
+        _ => false,
+    }
+}

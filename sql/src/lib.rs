@@ -1,0 +1,1 @@
+//! Strata's sessions: text in, record batches or row writes out.
