@@ -1,1 +1,5 @@
-//! (being written)
+//! The manifest: which files make up the database, as a log of version edits.
+
+mod edit;
+
+pub use edit::RunMeta;
