@@ -24,6 +24,17 @@ pub enum Error {
         /// What does not hold.
         what: Cow<'static, str>,
     },
+    /// A row, key or schema whose bytes do not fit its layout, although every checksum around them held. A reader that
+    /// knows the file names it with [`Error::in_file`]; restore that file from a backup.
+    #[error("malformed {subject}: {what} at byte {offset}")]
+    Malformed {
+        /// What was being read: a row, a key or a table schema.
+        subject: &'static str,
+        /// Where in its bytes the damage was noticed.
+        offset: u64,
+        /// What does not hold.
+        what: Cow<'static, str>,
+    },
     /// Another transaction committed first. Nothing was written; retry the transaction (SQLSTATE 40001).
     #[error("a concurrent transaction changed a row of table {} first; retry the transaction", table.0)]
     Conflict {
@@ -104,5 +115,22 @@ impl Error {
     #[must_use]
     pub fn corrupt(kind: FileKind, file: &Path, offset: u64, what: impl Into<Cow<'static, str>>) -> Error {
         Error::Corrupt { kind, file: file.to_path_buf(), offset, what: what.into() }
+    }
+
+    /// An [`Error::Malformed`] with its context.
+    #[must_use]
+    pub fn malformed(subject: &'static str, offset: usize, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::Malformed { subject, offset: offset as u64, what: what.into() }
+    }
+
+    /// Gives an [`Error::Malformed`] the file its bytes came from and their offset in it; other errors pass through.
+    #[must_use]
+    pub fn in_file(self, kind: FileKind, file: &Path, bytes_offset: u64) -> Error {
+        match self {
+            Error::Malformed { subject, offset, what } => {
+                Error::corrupt(kind, file, bytes_offset.saturating_add(offset), format!("malformed {subject}: {what}"))
+            }
+            other => other,
+        }
     }
 }

@@ -24,6 +24,9 @@ pub const ROW_ID_COLUMN: &str = "_strata_rowid";
 /// Hidden last column of a segment: the commit that wrote the row.
 pub const SEQNO_COLUMN: &str = "_strata_seq";
 
+/// Most columns of a table, hidden ones included. Rows name each by its position, so a wide table costs every row.
+pub const COLUMNS_MAX: usize = 4096;
+
 /// Where a table's cold rows live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StorageKind {
@@ -62,8 +65,15 @@ impl TableSchema {
     ///
     /// # Errors
     /// [`Error::Invalid`] if a type cannot be stored, a key column is missing, nullable or repeated, or there is no
-    /// key at all.
+    /// key at all; if there are more than [`COLUMNS_MAX`] columns or the table number is the reserved `u32::MAX`.
     pub fn new(table: TableId, version: u16, columns: Vec<Column>, primary_key: Vec<usize>) -> Result<TableSchema> {
+        if table.0 == u32::MAX {
+            return Err(Error::Invalid("there are no table numbers left".to_owned()));
+        }
+        if columns.len() > COLUMNS_MAX {
+            let count = columns.len();
+            return Err(Error::Invalid(format!("{count} columns exceed the limit of {COLUMNS_MAX}")));
+        }
         for column in &columns {
             if !is_storable(column.field.data_type()) {
                 let (name, data_type) = (column.field.name(), column.field.data_type());
