@@ -1,1 +1,456 @@
-//! (being written)
+//! A simulated machine: one seed, a disk that forgets what was not synced, faults and crashes on demand.
+//!
+//! ```text
+//!   database ──► SimEnv ──► disk: content and names, each with what is durable kept apart
+//!                  │
+//!                  ├─ crash_at(n)   the machine dies within operation n; every later call fails
+//!                  ├─ fail_op(n)    operation n returns an error and the machine lives on
+//!                  └─ reboot(loss)  a new SimEnv holding what the power loss left over
+//! ```
+//!
+//! Every call that changes the disk is a numbered operation, so a test can run a workload once, read `ops()`, and
+//! run it again for each number with a crash there. Reads are not numbered: they leave nothing behind.
+//!
+//! Always true:
+//! * bytes survive [`PowerLoss::DropUnsynced`] only after `File::sync`, names only after `Env::sync_dir`;
+//! * after a failed sync the bytes it covered stay lost to later syncs until they are written again, because Linux
+//!   marks pages clean when their write-back fails;
+//! * the same seed and the same calls give the same disk, byte for byte.
+//!
+//! Deliberately absent: latency, and damage to synced bytes ([`SimEnv::corrupt`] is for tests that want it).
+
+mod disk;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Env, File, FileLock, OpenMode};
+use disk::{Disk, InodeId};
+
+/// A simulated machine. Clones are the same machine.
+#[derive(Clone)]
+pub struct SimEnv {
+    machine: Arc<Mutex<Machine>>,
+}
+
+/// What a power loss leaves of the writes and names that were not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerLoss {
+    /// Nothing: exactly the synced state.
+    DropUnsynced,
+    /// Everything, as if all of it had reached the disk just in time.
+    KeepAll,
+    /// Torn and reordered: per sector of 512 bytes any version written since the last sync, per file any length
+    /// between, per name any of the changes. The number picks one outcome, the same one for the same machine.
+    Random(u64),
+}
+
+/// For how long an injected fault lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Only the operation named.
+    Once,
+    /// That operation and all after it.
+    Forever,
+}
+
+/// One operation that changes the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the arguments of the call")]
+pub enum Op {
+    /// A new file, or a new lock file.
+    Create(PathBuf),
+    /// A new folder.
+    CreateDir(PathBuf),
+    /// `File::write_at`.
+    Write { path: PathBuf, offset: u64, bytes: u64 },
+    /// `File::set_len`.
+    SetLen { path: PathBuf, bytes: u64 },
+    /// `File::sync`.
+    Sync(PathBuf),
+    /// `Env::rename`.
+    Rename { from: PathBuf, to: PathBuf },
+    /// `Env::hard_link`.
+    HardLink { from: PathBuf, to: PathBuf },
+    /// `Env::remove`.
+    Remove(PathBuf),
+    /// `Env::sync_dir`.
+    SyncDir(PathBuf),
+}
+
+struct Machine {
+    disk: Disk,
+    seed: u64,
+    random: SplitMix,
+    clock: Duration,
+    log: Vec<Op>,
+    crash_at: Option<u64>,
+    crashed: bool,
+    faults: Vec<Fault>,
+    capacity_bytes: Option<u64>,
+    locked: HashSet<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    op: u64,
+    kind: io::ErrorKind,
+    repeat: Repeat,
+}
+
+impl SimEnv {
+    /// A machine with an empty disk.
+    #[must_use]
+    pub fn new(seed: u64) -> SimEnv {
+        SimEnv::with_disk(seed, Disk::default(), Duration::ZERO, None)
+    }
+
+    fn with_disk(seed: u64, disk: Disk, clock: Duration, capacity_bytes: Option<u64>) -> SimEnv {
+        let machine = Machine {
+            disk,
+            seed,
+            random: SplitMix(seed),
+            clock,
+            log: Vec::new(),
+            crash_at: None,
+            crashed: false,
+            faults: Vec::new(),
+            capacity_bytes,
+            locked: HashSet::new(),
+        };
+        SimEnv { machine: Arc::new(Mutex::new(machine)) }
+    }
+
+    // A test thread that panics while holding the lock has failed already; the others may still look.
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Operations begun so far, which is also the number of the next one.
+    #[must_use]
+    pub fn ops(&self) -> u64 {
+        self.machine().log.len() as u64
+    }
+
+    /// All operations begun so far, in order; the position is the number.
+    #[must_use]
+    pub fn op_log(&self) -> Vec<Op> {
+        self.machine().log.clone()
+    }
+
+    /// The machine dies within operation `op` (0 is the first): it returns an error though its bytes or names may be
+    /// on their way to the disk, and every later call, reads included, fails. A dying sync made nothing durable.
+    pub fn crash_at(&self, op: u64) {
+        self.machine().crash_at = Some(op);
+    }
+
+    /// Whether the machine is dead.
+    #[must_use]
+    pub fn crashed(&self) -> bool {
+        self.machine().crashed
+    }
+
+    /// Cuts the power (if that has not happened yet) and starts a machine with what `loss` leaves over. Every handle and
+    /// lock of this machine is dead; the new one counts operations from 0, has no faults, and everything on its disk
+    /// is durable. May be called again with another `loss` for another outcome of the same crash.
+    #[must_use]
+    pub fn reboot(&self, loss: PowerLoss) -> SimEnv {
+        let mut machine = self.machine();
+        machine.crashed = true;
+        let seed = machine.seed;
+        let disk = machine.disk.after_power_loss(loss, seed);
+        let seed = SplitMix(seed ^ machine.log.len() as u64).next();
+        SimEnv::with_disk(seed, disk, machine.clock, machine.capacity_bytes)
+    }
+
+    /// Kills the process (kill -9) while the machine stays up: everything written is there, what was not synced may still
+    /// be lost later, handles and locks are gone.
+    #[must_use]
+    pub fn kill(&self) -> SimEnv {
+        let mut machine = self.machine();
+        machine.crashed = true;
+        let seed = SplitMix(machine.seed ^ machine.log.len() as u64).next();
+        SimEnv::with_disk(seed, machine.disk.after_kill(), machine.clock, machine.capacity_bytes)
+    }
+
+    /// Operation `op` fails with `kind`, `Once` or from then on `Forever`. A failing write leaves the first half of
+    /// its bytes; a failing sync makes nothing durable, then or later; anything else leaves no trace.
+    pub fn fail_op(&self, op: u64, kind: io::ErrorKind, repeat: Repeat) {
+        self.machine().faults.push(Fault { op, kind, repeat });
+    }
+
+    /// Forgets all injected faults.
+    pub fn clear_faults(&self) {
+        self.machine().faults.clear();
+    }
+
+    /// Limits the sum of all file lengths; writes beyond fail with `StorageFull` and change nothing.
+    pub fn set_capacity_bytes(&self, bytes: Option<u64>) {
+        self.machine().capacity_bytes = bytes;
+    }
+
+    /// Moves the clock on; it never moves by itself.
+    pub fn advance(&self, by: Duration) {
+        self.machine().clock += by;
+    }
+
+    /// Every file with its length, sorted by path.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.machine().disk.files()
+    }
+
+    /// Content of a file, synced or not. Works on a dead machine too.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let machine = self.machine();
+        Ok(machine.disk.content(machine.disk.lookup(path)?).to_vec())
+    }
+
+    /// Replaces or creates a file, durably and without counting an operation. The names of its folder become durable.
+    ///
+    /// # Errors
+    /// `NotFound` if its folder does not exist.
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.machine().disk.put(path, bytes)
+    }
+
+    /// Flips the bits `xor` of the byte at `offset`, durably and without counting an operation.
+    ///
+    /// # Errors
+    /// `NotFound`, or `UnexpectedEof` beyond the end of the file.
+    pub fn corrupt(&self, path: &Path, offset: u64, xor: u8) -> io::Result<()> {
+        let mut machine = self.machine();
+        let inode = machine.disk.lookup(path)?;
+        machine.disk.corrupt(inode, offset, xor)
+    }
+
+    fn mutate<T>(&self, op: Op, apply: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+        self.mutate_or(op, apply, |_| {})
+    }
+
+    /// Runs one numbered operation: `apply` if all goes well, `on_fault` if a fault was injected here.
+    fn mutate_or<T>(
+        &self,
+        op: Op,
+        apply: impl FnOnce(&mut Disk) -> io::Result<T>,
+        on_fault: impl FnOnce(&mut Disk),
+    ) -> io::Result<T> {
+        let mut machine = self.machine();
+        machine.check_alive()?;
+        let number = machine.log.len() as u64;
+        let is_sync = matches!(op, Op::Sync(_) | Op::SyncDir(_));
+        machine.log.push(op);
+        if machine.crash_at.is_some_and(|at| number >= at) {
+            machine.crashed = true;
+            if !is_sync {
+                // In flight when the power went: the policy of `reboot` decides what of it arrived.
+                drop(apply(&mut machine.disk));
+            }
+            return Err(dead());
+        }
+        if let Some(kind) = machine.fault(number) {
+            on_fault(&mut machine.disk);
+            return Err(io::Error::new(kind, format!("injected fault at operation {number}")));
+        }
+        apply(&mut machine.disk)
+    }
+
+    fn handle(&self, inode: InodeId, path: &Path) -> Arc<dyn File> {
+        Arc::new(SimFile { env: self.clone(), inode, path: path.to_path_buf() })
+    }
+}
+
+impl fmt::Debug for SimEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the content: handles print their machine, and a disk may be large.
+        f.debug_struct("SimEnv").finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    fn check_alive(&self) -> io::Result<()> {
+        if self.crashed { Err(dead()) } else { Ok(()) }
+    }
+
+    fn fault(&self, number: u64) -> Option<io::ErrorKind> {
+        let hit = |fault: &&Fault| match fault.repeat {
+            Repeat::Once => fault.op == number,
+            Repeat::Forever => fault.op <= number,
+        };
+        self.faults.iter().find(hit).map(|fault| fault.kind)
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the simulated machine is dead")
+}
+
+impl Env for SimEnv {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let inode = if mode == OpenMode::CreateNew {
+            self.mutate(Op::Create(path.to_path_buf()), |disk| disk.create(path).inspect(|&inode| disk.acquire(inode)))?
+        } else {
+            let mut machine = self.machine();
+            machine.check_alive()?;
+            let inode = machine.disk.lookup(path)?;
+            machine.disk.acquire(inode);
+            inode
+        };
+        Ok(self.handle(inode, path))
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        if self.machine().disk.has_dir(dir) {
+            return self.machine().check_alive();
+        }
+        self.mutate(Op::CreateDir(dir.to_path_buf()), |disk| disk.create_dir_all(dir))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let machine = self.machine();
+        machine.check_alive()?;
+        machine.disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.mutate(Op::SyncDir(dir.to_path_buf()), |disk| disk.sync_dir(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let op = Op::Rename { from: from.to_path_buf(), to: to.to_path_buf() };
+        self.mutate(op, |disk| disk.rename(from, to))
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let op = Op::HardLink { from: from.to_path_buf(), to: to.to_path_buf() };
+        self.mutate(op, |disk| disk.hard_link(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.mutate(Op::Remove(path.to_path_buf()), |disk| disk.remove(path))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        let missing = self.machine().disk.lookup(path).is_err();
+        if missing {
+            self.mutate(Op::Create(path.to_path_buf()), |disk| disk.create(path).map(drop))?;
+        }
+        let mut machine = self.machine();
+        machine.check_alive()?;
+        if !machine.locked.insert(path.to_path_buf()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(SimLock { env: self.clone(), path: path.to_path_buf() }))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.machine().clock
+    }
+
+    fn wall_clock(&self) -> Duration {
+        // An arbitrary day, so that nobody mistakes 0 for "not set".
+        Duration::from_secs(1_700_000_000) + self.machine().clock
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.machine().random.next()
+    }
+}
+
+/// An open file of a simulated machine; keeps the bytes alive after their last name is gone.
+#[derive(Debug)]
+struct SimFile {
+    env: SimEnv,
+    inode: InodeId,
+    path: PathBuf,
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let machine = self.env.machine();
+        machine.check_alive()?;
+        super::mem::read_range(machine.disk.content(self.inode), offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let capacity = self.env.machine().capacity_bytes;
+        let op = Op::Write { path: self.path.clone(), offset, bytes: bytes.len() as u64 };
+        let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        let whole = |disk: &mut Disk| {
+            disk.check_room(self.inode, end, capacity)?;
+            disk.write(self.inode, offset, bytes)
+        };
+        self.env.mutate_or(op, whole, |disk| drop(disk.write(self.inode, offset, &bytes[..bytes.len() / 2])))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let whole = |disk: &mut Disk| {
+            disk.sync(self.inode);
+            Ok(())
+        };
+        self.env.mutate_or(Op::Sync(self.path.clone()), whole, |disk| disk.fail_sync(self.inode))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let machine = self.env.machine();
+        machine.check_alive()?;
+        Ok(machine.disk.content(self.inode).len() as u64)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let capacity = self.env.machine().capacity_bytes;
+        self.env.mutate(Op::SetLen { path: self.path.clone(), bytes }, |disk| {
+            disk.check_room(self.inode, bytes, capacity)?;
+            disk.set_len(self.inode, bytes)
+        })
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.env.machine().disk.release(self.inode);
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    env: SimEnv,
+    path: PathBuf,
+}
+
+impl FileLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.env.machine().locked.remove(&self.path);
+    }
+}
+
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): one addition and a mix per number.
+#[derive(Debug)]
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which must not be 0. The bias of the modulus does not matter here.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+#[cfg(test)]
+mod tests;
