@@ -84,7 +84,8 @@ pub struct ColdPlan {
 pub struct ColdJob<'a> {
     /// Shape of the rows.
     pub schema: Arc<TableSchema>,
-    /// Versions of the chosen runs, merged in cursor order, tombstones included.
+    /// Versions of the chosen runs, merged in cursor order, tombstones included. Not moved yet: the first `next`
+    /// stands on the first version.
     pub versions: Box<dyn Cursor>,
     /// Versions of newer runs and memtables in the same key range, merged in cursor order. The oldest version of a
     /// key here supersedes the newest version of that key in the job.
@@ -147,6 +148,9 @@ pub trait ColdView: Send + Sync {
 
     /// The table's segments, for system tables and tests.
     fn segments(&self, table: TableId) -> Vec<FileId>;
+
+    /// Smallest and largest full key in `segment`; `None` if the view has no such segment. Memory only.
+    fn key_range(&self, segment: FileId) -> Option<(Vec<u8>, Vec<u8>)>;
 }
 
 /// The column side, as seen by the row store.
@@ -187,6 +191,7 @@ pub trait ColdTier: Send + Sync + 'static {
     fn install(&self, view: &dyn ColdView, output: ColdOutput, marks: &[(Location, SeqNo)]) -> Arc<dyn ColdView>;
 
     /// Writes and syncs the marks of the table's segments through `through`; the caller records them in the manifest.
+    /// A segment that is complete further than `through` already is sealed that far again, never less.
     ///
     /// # Errors
     /// I/O.
@@ -197,6 +202,13 @@ pub trait ColdTier: Send + Sync + 'static {
         through: SeqNo,
         next_file: &dyn Fn() -> FileId,
     ) -> Result<Vec<SealedMarks>>;
+
+    /// Reads every file of the view whole and checks it against its checksums and its neighbours; returns how many
+    /// segments that were.
+    ///
+    /// # Errors
+    /// The first damage found.
+    fn verify(&self, view: &dyn ColdView) -> Result<u64>;
 
     /// The view without any segment of `table`. Memory only.
     fn drop_table(&self, view: &dyn ColdView, table: TableId) -> Arc<dyn ColdView>;
