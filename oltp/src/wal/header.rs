@@ -1,0 +1,89 @@
+//! The first block of every log file: what the file is and what it follows. Layout: FORMAT.md.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::file::{FileId, FileKind};
+use crate::wal::record::{read_u32, read_u64};
+use crate::wal::{DbId, Lsn};
+
+/// Size of the header block; frames start behind it.
+pub const HEADER_BYTES: usize = 4096;
+/// Newest format version this program reads, and the one it writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+const VERSION_AT: usize = 8;
+const DB_ID_AT: usize = 16;
+const FILE_AT: usize = 32;
+const FIRST_LSN_AT: usize = 40;
+const PREVIOUS_AT: usize = 48;
+const CHECKSUM_AT: usize = HEADER_BYTES - 4;
+
+/// Header of a log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileHeader {
+    /// Database the file belongs to.
+    pub db_id: DbId,
+    /// Its own number.
+    pub file: FileId,
+    /// Position of its first frame, which is also where its predecessor ends.
+    pub first_lsn: Lsn,
+    /// The file before it, if any ever was.
+    pub previous: Option<FileId>,
+}
+
+impl FileHeader {
+    /// The block to write at the start of a log file of `kind`.
+    pub(crate) fn encode(&self, kind: FileKind) -> Vec<u8> {
+        let mut block = vec![0; HEADER_BYTES];
+        block[..VERSION_AT].copy_from_slice(magic(kind));
+        block[VERSION_AT..VERSION_AT + 4].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        block[DB_ID_AT..FILE_AT].copy_from_slice(&self.db_id);
+        block[FILE_AT..FILE_AT + 8].copy_from_slice(&self.file.0.to_le_bytes());
+        block[FIRST_LSN_AT..FIRST_LSN_AT + 8].copy_from_slice(&self.first_lsn.0.to_le_bytes());
+        let previous = self.previous.map_or(0, |file| file.0);
+        block[PREVIOUS_AT..PREVIOUS_AT + 8].copy_from_slice(&previous.to_le_bytes());
+        let checksum = crc32fast::hash(&block[..CHECKSUM_AT]);
+        block[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        block
+    }
+
+    /// Reads the header of the file at `path`, which must be file number `file` of `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]; [`Error::NewerFormat`].
+    pub(crate) fn decode(block: &[u8], kind: FileKind, file: FileId, path: &Path) -> Result<FileHeader> {
+        let corrupt = |offset: usize, what: &'static str| Error::corrupt(kind, path, offset as u64, what);
+        if block.len() < HEADER_BYTES {
+            return Err(corrupt(block.len(), "file is shorter than its header"));
+        }
+        if &block[..VERSION_AT] != magic(kind) {
+            return Err(corrupt(0, "not a log file of this kind"));
+        }
+        // Magic, version and checksum keep their places in every version, so that damage is never taken for news.
+        if crc32fast::hash(&block[..CHECKSUM_AT]) != read_u32(block, CHECKSUM_AT) {
+            return Err(corrupt(CHECKSUM_AT, "header checksum differs"));
+        }
+        let found = read_u32(block, VERSION_AT);
+        if found > FORMAT_VERSION {
+            return Err(Error::NewerFormat { file: path.to_path_buf(), found, supported: FORMAT_VERSION });
+        }
+        if found == 0 {
+            return Err(corrupt(VERSION_AT, "format version 0 never existed"));
+        }
+        if read_u64(block, FILE_AT) != file.0 {
+            return Err(corrupt(FILE_AT, "header names another file"));
+        }
+        let mut db_id = DbId::default();
+        db_id.copy_from_slice(&block[DB_ID_AT..FILE_AT]);
+        let previous = Some(FileId(read_u64(block, PREVIOUS_AT))).filter(|file| file.0 != 0);
+        Ok(FileHeader { db_id, file, first_lsn: Lsn(read_u64(block, FIRST_LSN_AT)), previous })
+    }
+}
+
+fn magic(kind: FileKind) -> &'static [u8; 8] {
+    match kind {
+        FileKind::Manifest => b"STRATAMF",
+        FileKind::Wal | FileKind::Run | FileKind::Segment | FileKind::Keys | FileKind::Marks => b"STRATAWL",
+    }
+}
