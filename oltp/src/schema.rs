@@ -3,6 +3,12 @@
 //! The row codec, the key codec and the segments are all derived from it. A column is known by its [`ColumnId`];
 //! names are for people and may change.
 
+mod bytes;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -65,7 +71,7 @@ impl TableSchema {
     ///
     /// # Errors
     /// [`Error::Invalid`] if a type cannot be stored, a key column is missing, nullable or repeated, or there is no
-    /// key at all; if there are more than [`COLUMNS_MAX`] columns or the table number is the reserved `u32::MAX`.
+    /// key at all; if a name or column number is used twice; if there are more than [`COLUMNS_MAX`] columns or the table number is the reserved `u32::MAX`.
     pub fn new(table: TableId, version: u16, columns: Vec<Column>, primary_key: Vec<usize>) -> Result<TableSchema> {
         if table.0 == u32::MAX {
             return Err(Error::Invalid("there are no table numbers left".to_owned()));
@@ -74,6 +80,7 @@ impl TableSchema {
             let count = columns.len();
             return Err(Error::Invalid(format!("{count} columns exceed the limit of {COLUMNS_MAX}")));
         }
+        check_identities(&columns)?;
         for column in &columns {
             if !is_storable(column.field.data_type()) {
                 let (name, data_type) = (column.field.name(), column.field.data_type());
@@ -105,6 +112,23 @@ impl TableSchema {
     pub fn visible_column_count(&self) -> usize {
         self.columns.iter().take_while(|c| !c.field.name().starts_with(HIDDEN_PREFIX)).count()
     }
+}
+
+/// Numbers and names tell columns apart; metadata is counted because its count is stored in 16 bits.
+fn check_identities(columns: &[Column]) -> Result<()> {
+    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+    for Column { id, field } in columns {
+        if !ids.insert(*id) {
+            return Err(Error::Invalid(format!("column number {} is used twice", id.0)));
+        }
+        if !names.insert(field.name()) {
+            return Err(Error::Invalid(format!("column \"{}\" is declared twice", field.name())));
+        }
+        if field.metadata().len() > usize::from(u16::MAX) {
+            return Err(Error::Invalid(format!("column \"{}\" has too many metadata entries", field.name())));
+        }
+    }
+    Ok(())
 }
 
 /// Whether values of `data_type` can be stored in a row.
