@@ -1,8 +1,10 @@
-//! `Edit`: one change to the set of live files.
+//! `Edit`: one change to the set of live files, and its bytes. Layout: FORMAT.md.
 
+use crate::cold::{SealedMarks, SegmentRecord};
 use crate::file::FileId;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::wal::{Lsn, WalStart};
 
 /// A sorted run as the manifest knows it; what a reader needs before it opens the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,4 +33,284 @@ pub struct RunMeta {
     pub checksum: u64,
     /// When the run was written, in milliseconds since the Unix epoch; for display and idle ages only.
     pub created_ms: u64,
+}
+
+/// One change to a [`super::Version`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// A new run, newer than all runs of its table.
+    AddRun(RunMeta),
+    /// A run whose versions now live elsewhere, or nowhere.
+    RemoveRun {
+        /// Its table.
+        table: TableId,
+        /// The run.
+        run: FileId,
+    },
+    /// Runs replaced by their merge, which takes their place in the order of runs.
+    MergeRuns {
+        /// Their table.
+        table: TableId,
+        /// Neighbours in the order of runs, oldest first; at least one.
+        removed: Vec<FileId>,
+        /// What is left of them; `None` if nothing is.
+        added: Option<RunMeta>,
+    },
+    /// A new segment.
+    AddSegment(SegmentRecord),
+    /// A segment whose rows now live elsewhere, or nowhere.
+    RemoveSegment {
+        /// Its table.
+        table: TableId,
+        /// The segment.
+        segment: FileId,
+    },
+    /// New sealed marks of a segment, in place of its former ones.
+    SetMarks(SealedMarks),
+    /// Every version of the table by a commit at or below `seqno` is in its runs and segments.
+    FlushedThrough {
+        /// The table.
+        table: TableId,
+        /// The commit.
+        seqno: SeqNo,
+    },
+    /// Row ids below `next` may have been given out.
+    RowIds {
+        /// The table.
+        table: TableId,
+        /// First row id still free.
+        next: u64,
+    },
+    /// The table and everything it owns is gone.
+    DropTable {
+        /// The table.
+        table: TableId,
+    },
+    /// A commit with this SeqNo happened; lower values than the highest so far change nothing.
+    LastSeqNo(SeqNo),
+    /// Write-ahead log files before this are not needed any more.
+    WalReleased(WalStart),
+    /// File numbers below this may have been given out. [`super::Manifest::append`] adds it by itself.
+    NextFile(FileId),
+}
+
+/// Bytes of a frame of edits.
+pub(crate) fn encode_edits(edits: &[Edit]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_u32(&mut out, edits.len());
+    for edit in edits {
+        encode_edit(&mut out, edit);
+    }
+    out
+}
+
+/// The edits in a frame's payload; `None` if they are malformed.
+pub(crate) fn decode_edits(payload: &[u8]) -> Option<Vec<Edit>> {
+    let mut input = Input(payload);
+    let count = input.u32()?;
+    // No capacity from the count: it is input, and each edit takes at least one byte anyway.
+    let mut edits = Vec::new();
+    for _ in 0..count {
+        edits.push(decode_edit(&mut input)?);
+    }
+    input.0.is_empty().then_some(edits)
+}
+
+fn encode_edit(out: &mut Vec<u8>, edit: &Edit) {
+    out.push(tag(edit));
+    match edit {
+        Edit::AddRun(run) => put_run(out, run),
+        Edit::RemoveRun { table, run } => {
+            put_table(out, *table);
+            put_u64(out, run.0);
+        }
+        Edit::MergeRuns { table, removed, added } => {
+            put_table(out, *table);
+            put_u32(out, removed.len());
+            removed.iter().for_each(|run| put_u64(out, run.0));
+            out.push(u8::from(added.is_some()));
+            added.iter().for_each(|run| put_run(out, run));
+        }
+        Edit::AddSegment(record) => {
+            put_u64(out, record.segment.0);
+            put_table(out, record.table);
+            put_bytes(out, &record.meta);
+            put_u64(out, record.marks.map_or(0, |marks| marks.0));
+            put_u64(out, record.marks_through.0);
+        }
+        Edit::RemoveSegment { table, segment } => {
+            put_table(out, *table);
+            put_u64(out, segment.0);
+        }
+        Edit::SetMarks(sealed) => {
+            put_u64(out, sealed.segment.0);
+            put_u64(out, sealed.marks.map_or(0, |marks| marks.0));
+            put_u64(out, sealed.marks_through.0);
+        }
+        Edit::FlushedThrough { table, seqno } => {
+            put_table(out, *table);
+            put_u64(out, seqno.0);
+        }
+        Edit::RowIds { table, next } => {
+            put_table(out, *table);
+            put_u64(out, *next);
+        }
+        Edit::DropTable { table } => put_table(out, *table),
+        Edit::LastSeqNo(seqno) => put_u64(out, seqno.0),
+        Edit::WalReleased(start) => {
+            put_u64(out, start.file.0);
+            put_u64(out, start.lsn.0);
+        }
+        Edit::NextFile(file) => put_u64(out, file.0),
+    }
+}
+
+fn tag(edit: &Edit) -> u8 {
+    match edit {
+        Edit::AddRun(_) => 1,
+        Edit::RemoveRun { .. } => 2,
+        Edit::MergeRuns { .. } => 3,
+        Edit::AddSegment(_) => 4,
+        Edit::RemoveSegment { .. } => 5,
+        Edit::SetMarks(_) => 6,
+        Edit::FlushedThrough { .. } => 7,
+        Edit::RowIds { .. } => 8,
+        Edit::DropTable { .. } => 9,
+        Edit::LastSeqNo(_) => 10,
+        Edit::WalReleased(_) => 11,
+        Edit::NextFile(_) => 12,
+    }
+}
+
+fn decode_edit(input: &mut Input<'_>) -> Option<Edit> {
+    Some(match input.u8()? {
+        1 => Edit::AddRun(input.run()?),
+        2 => Edit::RemoveRun { table: input.table()?, run: input.file()? },
+        3 => {
+            let table = input.table()?;
+            let removed = (0..input.u32()?).map(|_| input.file()).collect::<Option<Vec<_>>>()?;
+            let added = if input.flag()? { Some(input.run()?) } else { None };
+            Edit::MergeRuns { table, removed, added }
+        }
+        4 => Edit::AddSegment(SegmentRecord {
+            segment: input.file()?,
+            table: input.table()?,
+            meta: input.bytes()?,
+            marks: input.optional_file()?,
+            marks_through: SeqNo(input.u64()?),
+        }),
+        5 => Edit::RemoveSegment { table: input.table()?, segment: input.file()? },
+        6 => Edit::SetMarks(SealedMarks {
+            segment: input.file()?,
+            marks: input.optional_file()?,
+            marks_through: SeqNo(input.u64()?),
+        }),
+        7 => Edit::FlushedThrough { table: input.table()?, seqno: SeqNo(input.u64()?) },
+        8 => Edit::RowIds { table: input.table()?, next: input.u64()? },
+        9 => Edit::DropTable { table: input.table()? },
+        10 => Edit::LastSeqNo(SeqNo(input.u64()?)),
+        11 => Edit::WalReleased(WalStart { file: input.file()?, lsn: Lsn(input.u64()?) }),
+        12 => Edit::NextFile(input.file()?),
+        _ => return None,
+    })
+}
+
+fn put_run(out: &mut Vec<u8>, run: &RunMeta) {
+    put_u64(out, run.run.0);
+    put_table(out, run.table);
+    put_u64(out, run.file_bytes);
+    put_u64(out, run.version_count);
+    put_u64(out, run.tombstone_count);
+    put_bytes(out, &run.key_min);
+    put_bytes(out, &run.key_max);
+    put_u64(out, run.seqno_min.0);
+    put_u64(out, run.seqno_max.0);
+    out.push(u8::from(run.unique_keys));
+    put_u64(out, run.checksum);
+    put_u64(out, run.created_ms);
+}
+
+fn put_table(out: &mut Vec<u8>, table: TableId) {
+    out.extend_from_slice(&table.0.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_u32(out: &mut Vec<u8>, count: usize) {
+    let count = u32::try_from(count).expect("a frame holds at most 1 GiB, so no count in it exceeds 32 bits");
+    out.extend_from_slice(&count.to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u32(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// What is left to decode; every method takes from its front, or says `None` if there is too little or it is wrong.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let count = self.u32()? as usize;
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes.to_vec())
+    }
+
+    fn table(&mut self) -> Option<TableId> {
+        self.u32().map(TableId)
+    }
+
+    fn file(&mut self) -> Option<FileId> {
+        self.u64().map(FileId)
+    }
+
+    fn optional_file(&mut self) -> Option<Option<FileId>> {
+        self.u64().map(|file| Some(FileId(file)).filter(|file| file.0 != 0))
+    }
+
+    fn run(&mut self) -> Option<RunMeta> {
+        Some(RunMeta {
+            run: self.file()?,
+            table: self.table()?,
+            file_bytes: self.u64()?,
+            version_count: self.u64()?,
+            tombstone_count: self.u64()?,
+            key_min: self.bytes()?,
+            key_max: self.bytes()?,
+            seqno_min: SeqNo(self.u64()?),
+            seqno_max: SeqNo(self.u64()?),
+            unique_keys: self.flag()?,
+            checksum: self.u64()?,
+            created_ms: self.u64()?,
+        })
+    }
 }

@@ -421,7 +421,7 @@ impl Drop for FlushTurn<'_> {
 }
 
 /// Error text with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -1,0 +1,193 @@
+//! `Version`: the set of live files that the edits so far add up to. Immutable once published.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cold::{SealedMarks, SegmentRecord};
+use crate::file::{FileId, FileKind};
+use crate::manifest::edit::{Edit, RunMeta};
+use crate::schema::TableId;
+use crate::seqno::SeqNo;
+use crate::wal::WalStart;
+
+/// All live files and the marks of progress that recovery needs. Cheap to clone: tables are shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Tables that own storage.
+    pub tables: BTreeMap<TableId, Arc<TableVersion>>,
+    /// Newest commit the manifest has heard of; the next SeqNo is above it and above all in the log.
+    pub last_seqno: SeqNo,
+    /// Where the needed part of the write-ahead log begins; `None` until the first log file was recorded.
+    pub wal_start: Option<WalStart>,
+    /// Every file number at or above it is unused.
+    pub next_file: FileId,
+}
+
+/// Live files of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableVersion {
+    /// Runs, oldest first. Where two hold versions of one key, the later run holds the newer ones.
+    pub runs: Vec<Arc<RunMeta>>,
+    /// Segments by number.
+    pub segments: BTreeMap<FileId, Arc<SegmentRecord>>,
+    /// Every version by a commit at or below this is in the runs or segments; later ones are in the log.
+    pub flushed_through: SeqNo,
+    /// First row id not yet given out.
+    pub next_row_id: u64,
+}
+
+impl Default for Version {
+    /// The version of a new database. File numbers begin at 1, because 0 stands for none.
+    fn default() -> Self {
+        Version { tables: BTreeMap::new(), last_seqno: SeqNo::ZERO, wal_start: None, next_file: FileId(1) }
+    }
+}
+
+impl Version {
+    /// The table's live files, if it owns any storage.
+    #[must_use]
+    pub fn table(&self, table: TableId) -> Option<&Arc<TableVersion>> {
+        self.tables.get(&table)
+    }
+
+    /// All segments of all tables.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentRecord> {
+        self.tables.values().flat_map(|table| table.segments.values()).map(|record| (**record).clone()).collect()
+    }
+
+    /// Every live file but the logs: what a directory may hold besides is an orphan.
+    #[must_use]
+    pub fn files(&self) -> Vec<(FileKind, FileId)> {
+        let mut files = Vec::new();
+        for table in self.tables.values() {
+            files.extend(table.runs.iter().map(|run| (FileKind::Run, run.run)));
+            for record in table.segments.values() {
+                files.push((FileKind::Segment, record.segment));
+                files.push((FileKind::Keys, record.segment));
+                files.extend(record.marks.map(|marks| (FileKind::Marks, marks)));
+            }
+        }
+        files
+    }
+
+    /// Changes this version by one edit. On an error the version is half changed and must be thrown away.
+    ///
+    /// # Errors
+    /// What is wrong with the edit, for a version like this.
+    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), &'static str> {
+        match edit {
+            Edit::AddRun(run) => self.table_mut(run.table).add_run(run),
+            Edit::RemoveRun { table, run } => self.table_mut(*table).remove_run(*run).map(|_| ()),
+            Edit::MergeRuns { table, removed, added } => {
+                self.table_mut(*table).merge_runs(*table, removed, added.as_ref())
+            }
+            Edit::AddSegment(record) => {
+                match self.table_mut(record.table).segments.insert(record.segment, Arc::new(record.clone())) {
+                    Some(_) => Err("segment is there already"),
+                    None => Ok(()),
+                }
+            }
+            Edit::RemoveSegment { table, segment } => match self.table_mut(*table).segments.remove(segment) {
+                Some(_) => Ok(()),
+                None => Err("removed segment is not there"),
+            },
+            Edit::SetMarks(sealed) => self.set_marks(sealed),
+            Edit::FlushedThrough { table, seqno } => {
+                rise(&mut self.table_mut(*table).flushed_through, *seqno, "flushed position goes back")
+            }
+            Edit::RowIds { table, next } => rise(&mut self.table_mut(*table).next_row_id, *next, "row ids go back"),
+            Edit::DropTable { table } => {
+                self.tables.remove(table);
+                Ok(())
+            }
+            Edit::LastSeqNo(seqno) => {
+                self.last_seqno = self.last_seqno.max(*seqno);
+                Ok(())
+            }
+            Edit::WalReleased(start) => match self.wal_start {
+                Some(old) if old.file > start.file || old.lsn > start.lsn => Err("start of the log goes back"),
+                _ => {
+                    self.wal_start = Some(*start);
+                    Ok(())
+                }
+            },
+            Edit::NextFile(file) => rise(&mut self.next_file, *file, "file numbers go back"),
+        }
+    }
+
+    /// Edits that build this version from nothing.
+    pub(crate) fn snapshot(&self) -> Vec<Edit> {
+        let mut edits = vec![Edit::NextFile(self.next_file), Edit::LastSeqNo(self.last_seqno)];
+        edits.extend(self.wal_start.map(Edit::WalReleased));
+        for (&table, state) in &self.tables {
+            edits.push(Edit::FlushedThrough { table, seqno: state.flushed_through });
+            edits.push(Edit::RowIds { table, next: state.next_row_id });
+            edits.extend(state.runs.iter().map(|run| Edit::AddRun((**run).clone())));
+            edits.extend(state.segments.values().map(|record| Edit::AddSegment((**record).clone())));
+        }
+        edits
+    }
+
+    fn table_mut(&mut self, table: TableId) -> &mut TableVersion {
+        Arc::make_mut(self.tables.entry(table).or_default())
+    }
+
+    fn set_marks(&mut self, sealed: &SealedMarks) -> Result<(), &'static str> {
+        let owner = self.tables.values_mut().find(|table| table.segments.contains_key(&sealed.segment));
+        let record = owner.and_then(|table| Arc::make_mut(table).segments.get_mut(&sealed.segment));
+        let record = Arc::make_mut(record.ok_or("marked segment is not there")?);
+        record.marks = sealed.marks;
+        rise(&mut record.marks_through, sealed.marks_through, "sealed marks go back")
+    }
+}
+
+impl TableVersion {
+    fn add_run(&mut self, run: &RunMeta) -> Result<(), &'static str> {
+        self.insert_run(self.runs.len(), run)
+    }
+
+    fn insert_run(&mut self, at: usize, run: &RunMeta) -> Result<(), &'static str> {
+        if run.key_min > run.key_max || run.seqno_min > run.seqno_max || run.tombstone_count > run.version_count {
+            return Err("run description contradicts itself");
+        }
+        if self.runs.iter().any(|other| other.run == run.run) {
+            return Err("run is there already");
+        }
+        self.runs.insert(at, Arc::new(run.clone()));
+        Ok(())
+    }
+
+    /// Removes a run; returns its place.
+    fn remove_run(&mut self, run: FileId) -> Result<usize, &'static str> {
+        let at = self.runs.iter().position(|other| other.run == run).ok_or("removed run is not there")?;
+        self.runs.remove(at);
+        Ok(at)
+    }
+
+    /// Replaces neighbours by one run in their place; other runs keep their order.
+    fn merge_runs(&mut self, table: TableId, removed: &[FileId], added: Option<&RunMeta>) -> Result<(), &'static str> {
+        let mut place = None;
+        for &run in removed {
+            let at = self.remove_run(run)?;
+            if place.is_some_and(|place| place != at) {
+                return Err("merged runs are not neighbours, oldest first");
+            }
+            place = Some(at);
+        }
+        match (place, added) {
+            (None, _) => Err("merge of no runs"),
+            (Some(_), Some(run)) if run.table != table => Err("merged run belongs to another table"),
+            (Some(at), Some(run)) => self.insert_run(at, run),
+            (Some(_), None) => Ok(()),
+        }
+    }
+}
+
+fn rise<T: Ord + Copy>(value: &mut T, next: T, what: &'static str) -> Result<(), &'static str> {
+    if next < *value {
+        return Err(what);
+    }
+    *value = next;
+    Ok(())
+}
