@@ -3,7 +3,14 @@
 //! Order is (user key ascending, SeqNo descending), so the newest version of a key comes first.
 
 pub mod merge;
+pub mod overlay;
+pub mod vec;
 pub mod visible;
+
+pub use merge::MergeCursor;
+pub use overlay::{Overlay, OverlayCursor};
+pub use vec::{VecCursor, Version};
+pub use visible::{SourceKind, VisibleCursor};
 
 use crate::error::Result;
 use crate::seqno::SeqNo;

@@ -1,1 +1,120 @@
-//! (being written)
+//! `VisibleCursor`: the rows of one table's row part that a snapshot sees, in key order.
+//!
+//! Of each key the newest version at or before the snapshot counts; a delete hides the key. A transaction's own
+//! uncommitted writes come before everything. Rows that live in column segments are not here: each visible row has
+//! one home (P5), so a full scan is this and the segments, one after the other.
+
+use std::ops::Range;
+
+use super::{Cursor, MergeCursor, VersionKind};
+use crate::error::Result;
+use crate::seqno::SeqNo;
+
+/// What kind of component a row was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// The reading transaction's own uncommitted writes: visible to it whatever its snapshot.
+    Overlay,
+    /// A memtable, active or sealed.
+    Memtable,
+    /// A run.
+    Run,
+}
+
+/// Visible rows within a key range. Starts before the first.
+pub struct VisibleCursor {
+    merge: MergeCursor,
+    kinds: Vec<SourceKind>,
+    lower: Vec<u8>,
+    upper: Vec<u8>,
+    at: SeqNo,
+    state: State,
+    /// Key whose versions are decided: the current row's, or that of a delete passed over.
+    decided: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Fresh,
+    OnRow,
+    Done,
+}
+
+impl VisibleCursor {
+    /// Rows visible at `at` with `keys.start <= key < keys.end`, out of `sources`, which come newest first.
+    #[must_use]
+    pub fn new(sources: Vec<(SourceKind, Box<dyn Cursor>)>, keys: Range<&[u8]>, at: SeqNo) -> VisibleCursor {
+        let (kinds, cursors) = sources.into_iter().unzip();
+        let (lower, upper) = (keys.start.to_vec(), keys.end.to_vec());
+        let merge = MergeCursor::new(cursors);
+        VisibleCursor { merge, kinds, lower, upper, at, state: State::Fresh, decided: Vec::new() }
+    }
+
+    /// Moves to the next row; `false` if there is none. Not to be called again after an error.
+    ///
+    /// # Errors
+    /// Corrupt or unreadable files.
+    #[expect(clippy::should_implement_trait, reason = "an iterator's items could not borrow from the cursor")]
+    pub fn next(&mut self) -> Result<bool> {
+        let mut undecided = match self.state {
+            State::Fresh => {
+                self.merge.seek(&self.lower, SeqNo::MAX)?;
+                true
+            }
+            State::OnRow => {
+                self.merge.next()?;
+                false
+            }
+            State::Done => return Ok(false),
+        };
+        self.state = State::Done;
+        while self.merge.valid() && self.merge.key() < &self.upper[..] {
+            let hidden = !undecided && self.merge.key() == &self.decided[..];
+            if hidden || !self.in_snapshot() {
+                self.merge.next()?;
+                continue;
+            }
+            self.decided.clear();
+            self.decided.extend_from_slice(self.merge.key());
+            undecided = false;
+            if self.merge.kind() == VersionKind::Put {
+                self.state = State::OnRow;
+                return Ok(true);
+            }
+            self.merge.next()?;
+        }
+        Ok(false)
+    }
+
+    fn in_snapshot(&self) -> bool {
+        self.merge.seqno() <= self.at || self.source() == SourceKind::Overlay
+    }
+
+    /// Full key of the current row. Only after [`VisibleCursor::next`] said `true`.
+    #[inline]
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.decided
+    }
+
+    /// Bytes of the current row.
+    #[inline]
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        self.merge.value()
+    }
+
+    /// Commit that wrote the current row; [`SeqNo::MAX`] if it is uncommitted.
+    #[inline]
+    #[must_use]
+    pub fn seqno(&self) -> SeqNo {
+        self.merge.seqno()
+    }
+
+    /// Kind of component the current row was read from.
+    #[inline]
+    #[must_use]
+    pub fn source(&self) -> SourceKind {
+        self.kinds[self.merge.source()]
+    }
+}
