@@ -1,0 +1,87 @@
+//! What a run says about itself: counts, ranges, and a digest of its content before compression.
+
+use super::varint::{Damage, Reader, put_varint};
+use crate::seqno::SeqNo;
+
+/// Facts about a run, checked against the manifest's when it is opened and against its entries when it is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Versions, tombstones included.
+    pub version_count: u64,
+    /// Tombstones.
+    pub tombstone_count: u64,
+    /// Distinct keys.
+    pub key_count: u64,
+    /// Data blocks.
+    pub block_count: u64,
+    /// Bytes of the data blocks before compression.
+    pub raw_bytes: u64,
+    /// [`fold_digest`] over the data blocks before compression.
+    pub raw_digest: u64,
+    /// Oldest version.
+    pub seqno_min: SeqNo,
+    /// Newest version.
+    pub seqno_max: SeqNo,
+    /// When it was written, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Smallest key.
+    pub key_min: Vec<u8>,
+    /// Largest key.
+    pub key_max: Vec<u8>,
+}
+
+/// Digest of one more block. Taken before compression and compared after decompression, so that a fault of processor
+/// or memory between the two is noticed, which a checksum over compressed bytes cannot see.
+pub fn fold_digest(digest: u64, raw: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(raw, digest)
+}
+
+impl Properties {
+    /// The properties' bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for field in [
+            self.version_count,
+            self.tombstone_count,
+            self.key_count,
+            self.block_count,
+            self.raw_bytes,
+            self.raw_digest,
+            self.seqno_min.0,
+            self.seqno_max.0,
+            self.created_ms,
+        ] {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        for key in [&self.key_min, &self.key_max] {
+            put_varint(&mut bytes, key.len() as u64);
+            bytes.extend_from_slice(key);
+        }
+        bytes
+    }
+
+    /// From bytes that [`Properties::encode`] made.
+    pub fn decode(bytes: &[u8]) -> Result<Properties, Damage> {
+        let mut reader = Reader::new(bytes, 0);
+        let properties = Properties {
+            version_count: reader.u64()?,
+            tombstone_count: reader.u64()?,
+            key_count: reader.u64()?,
+            block_count: reader.u64()?,
+            raw_bytes: reader.u64()?,
+            raw_digest: reader.u64()?,
+            seqno_min: SeqNo(reader.u64()?),
+            seqno_max: SeqNo(reader.u64()?),
+            created_ms: reader.u64()?,
+            key_min: key(&mut reader)?,
+            key_max: key(&mut reader)?,
+        };
+        reader.finish()?;
+        Ok(properties)
+    }
+}
+
+fn key(reader: &mut Reader<'_>) -> Result<Vec<u8>, Damage> {
+    let bytes = reader.varint()?;
+    Ok(reader.bytes(bytes)?.to_vec())
+}

@@ -1,0 +1,263 @@
+//! `Run`: an open run. Footer, filter, index root and properties are read once and stay in memory.
+//!
+//! A point read asks the filter, then the index, then one block (two if versions of the key spill over). Blocks come
+//! from the [`BlockCache`] or from the file, verified on the way in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::block::{Block, BlockCursor, Probe};
+use super::cursor::{IndexCursor, RunCursor};
+use super::filter::{Filter, key_hash};
+use super::footer::{FOOTER_BYTES, Footer};
+use super::frame;
+use super::index::Handle;
+use super::properties::Properties;
+use super::varint::Damage;
+use super::{FORMAT_VERSION, verify};
+use crate::cache::{BlockCache, Charge};
+use crate::env::{Env, File, OpenMode};
+use crate::error::{Error, Result};
+use crate::file::{FileId, FileKind};
+use crate::iter::VersionKind;
+use crate::manifest::RunMeta;
+use crate::seqno::SeqNo;
+
+/// An immutable sorted run of versions of one table. Shared by all readers; the file stays open until the last one
+/// lets go, also after its name was removed.
+#[derive(Debug)]
+pub struct Run {
+    meta: RunMeta,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    footer: Footer,
+    properties: Properties,
+    root: Arc<Block>,
+    filter: Option<Filter>,
+    cache: Arc<BlockCache>,
+    _charge: Option<Charge>,
+}
+
+impl Run {
+    /// Opens the run that `meta` describes, in the database directory `dir`.
+    ///
+    /// Reads footer, properties, filter and index root, and checks that they agree with `meta`; data blocks are
+    /// checked as they are read, all of them by [`Run::verify`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::Io`].
+    pub fn open(env: &Arc<dyn Env>, dir: &Path, meta: &RunMeta, cache: Arc<BlockCache>) -> Result<Arc<Run>> {
+        let path = FileKind::Run.path(dir, meta.run);
+        let file = env.open(&path, OpenMode::Read).map_err(|e| Error::io("open", &path, e))?;
+        let bytes = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
+        if bytes != meta.file_bytes || bytes < FOOTER_BYTES as u64 {
+            return Err(Error::corrupt(FileKind::Run, &path, bytes, "file length disagrees with the manifest"));
+        }
+        let footer_at = bytes - FOOTER_BYTES as u64;
+        let mut footer = [0; FOOTER_BYTES];
+        file.read_at(footer_at, &mut footer).map_err(|e| Error::io("read", &path, e))?;
+        let footer = Footer::decode(&footer).map_err(|d| damaged(&path, footer_at, d))?;
+        if footer.version != FORMAT_VERSION {
+            return Err(Error::NewerFormat { file: path, found: footer.version, supported: FORMAT_VERSION });
+        }
+        let at_footer = |what: &'static str| Error::corrupt(FileKind::Run, &path, footer_at, what);
+        if footer.id != meta.run || footer.table != meta.table {
+            return Err(at_footer("file belongs to another run or table"));
+        }
+        if !(1..=2).contains(&footer.index_levels) {
+            return Err(at_footer("index levels out of range"));
+        }
+        let load = |handle: Handle| read_raw(&*file, &path, meta, handle);
+        let properties_at = footer.properties.offset;
+        let properties = Properties::decode(&load(footer.properties)?).map_err(|d| damaged(&path, properties_at, d))?;
+        check_meta(&properties, meta).map_err(|d| damaged(&path, properties_at, d))?;
+        let filter = match footer.filter.bytes {
+            0 => None,
+            _ => Some(Filter::new(load(footer.filter)?).map_err(|d| damaged(&path, footer.filter.offset, d))?),
+        };
+        let root = Block::new(load(footer.index)?, footer.index.offset);
+        let root = Arc::new(root.map_err(|d| damaged(&path, footer.index.offset, d))?);
+        let pinned = root.byte_count() + filter.as_ref().map_or(0, Filter::byte_count);
+        let charge = cache.charge_metadata(pinned as u64);
+        let meta = meta.clone();
+        Ok(Arc::new(Run { meta, path, file, footer, properties, root, filter, cache, _charge: charge }))
+    }
+
+    /// The run as the manifest knows it.
+    #[must_use]
+    pub fn meta(&self) -> &RunMeta {
+        &self.meta
+    }
+
+    /// The run's file number.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        self.meta.run
+    }
+
+    /// Number of data blocks.
+    #[must_use]
+    pub fn block_count(&self) -> u64 {
+        self.properties.block_count
+    }
+
+    /// Bytes of its data blocks before compression.
+    #[must_use]
+    pub fn raw_bytes(&self) -> u64 {
+        self.properties.raw_bytes
+    }
+
+    /// The newest version of `key` by a commit at or before `at`.
+    ///
+    /// The value shares memory with its block. Touches no file if key range, SeqNo range or filter exclude the key.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Io`].
+    pub fn get(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, VersionKind, Bytes)>> {
+        if key < &self.meta.key_min[..] || key > &self.meta.key_max[..] || at < self.meta.seqno_min {
+            return Ok(None);
+        }
+        let hash = key_hash(key);
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
+            return Ok(None);
+        }
+        let mut index = IndexCursor::new(self);
+        let mut found = index.seek(self, key, true)?;
+        while found {
+            let block = self.block(index.handle(self)?, true)?;
+            let mut cursor = BlockCursor::new(block);
+            match cursor.probe(key, hash, at).map_err(|d| self.damaged(cursor.block().offset(), d))? {
+                Probe::Found => return Ok(Some((cursor.seqno(), cursor.kind(), cursor.value_bytes()))),
+                Probe::Absent => return Ok(None),
+                // A separator above the key says that the next block begins above it too.
+                Probe::Beyond if index.separator() != key => return Ok(None),
+                Probe::Beyond => found = index.next(self, true)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// A cursor before the first version. Blocks it reads stay in the cache only with `fill_cache`: a long scan
+    /// would drive out what point reads need. Without it the file is read ahead in larger pieces.
+    #[must_use]
+    pub fn cursor(self: &Arc<Run>, fill_cache: bool) -> RunCursor {
+        RunCursor::new(Arc::clone(self), fill_cache)
+    }
+
+    /// Reads the whole file and checks everything that is known about it: the file's checksum, each block's, key
+    /// order, counts and ranges, that the filter knows every key, and that the index leads to every block.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the first thing that does not hold; [`Error::Io`].
+    pub fn verify(&self) -> Result<()> {
+        verify::verify(self)
+    }
+
+    /// At most `parts - 1` keys that cut the run into about equal parts, rising strictly: part `i` is the keys in
+    /// [`keys[i - 1]`, `keys[i]`). Taken from the index, so no part is smaller than a block.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Io`].
+    pub fn split_keys(&self, parts: usize) -> Result<Vec<Vec<u8>>> {
+        let mut separators: Vec<Vec<u8>> = Vec::new();
+        let mut index = IndexCursor::new(self);
+        while index.next(self, true)? {
+            separators.push(index.separator().to_vec());
+        }
+        let count = separators.len();
+        // The last block's separator is the last key, so cutting there would leave an empty part.
+        let cuts = (1..parts.min(count)).map(|part| part * count / parts.min(count) - 1);
+        let mut keys: Vec<Vec<u8>> = cuts.map(|at| std::mem::take(&mut separators[at])).collect();
+        keys.dedup();
+        keys.retain(|key| *key < self.meta.key_max);
+        Ok(keys)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn file(&self) -> &dyn File {
+        &*self.file
+    }
+
+    pub(super) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    pub(super) fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    pub(super) fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
+    pub(super) fn root(&self) -> &Arc<Block> {
+        &self.root
+    }
+
+    pub(super) fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    /// An error about the stored block at `offset`.
+    pub(super) fn damaged(&self, offset: u64, damage: Damage) -> Error {
+        damaged(&self.path, offset, damage)
+    }
+
+    /// The block at `handle`, from the cache or the file; kept in the cache if `fill_cache`.
+    pub(super) fn block(&self, handle: Handle, fill_cache: bool) -> Result<Arc<Block>> {
+        if let Some(block) = self.cache.get(self.meta.run, handle.offset) {
+            return Ok(block);
+        }
+        let raw = read_raw(self.file(), &self.path, &self.meta, handle)?;
+        let block = Block::new(raw, handle.offset).map_err(|d| self.damaged(handle.offset, d))?;
+        Ok(if fill_cache { self.cache.insert(self.meta.run, block) } else { Arc::new(block) })
+    }
+
+    /// A block from its stored bytes, which were read ahead.
+    pub(super) fn open_block(&self, stored: &[u8], offset: u64) -> Result<Arc<Block>> {
+        let raw = frame::open(stored, self.meta.run, offset).map_err(|d| self.damaged(offset, d))?;
+        let block = Block::new(Bytes::from(raw), offset).map_err(|d| self.damaged(offset, d))?;
+        Ok(Arc::new(block))
+    }
+}
+
+/// Damage in the stored block at `offset`, as an error. The place within a compressed block says little, so the
+/// block's own offset is named.
+fn damaged(path: &Path, offset: u64, damage: Damage) -> Error {
+    Error::corrupt(FileKind::Run, path, offset, damage.what)
+}
+
+/// Whether `handle` lies before the footer of a file of `file_bytes`.
+pub(super) fn in_bounds(handle: Handle, file_bytes: u64) -> bool {
+    let end = handle.offset.checked_add(u64::from(handle.bytes));
+    end.is_some_and(|end| end <= file_bytes - FOOTER_BYTES as u64)
+}
+
+/// Reads, verifies and decompresses the block at `handle`. Allocates nothing before the handle proved to lie within
+/// the file.
+fn read_raw(file: &dyn File, path: &Path, meta: &RunMeta, handle: Handle) -> Result<Bytes> {
+    if !in_bounds(handle, meta.file_bytes) {
+        return Err(Error::corrupt(FileKind::Run, path, handle.offset, "block handle points beyond the blocks"));
+    }
+    let mut stored = vec![0; handle.bytes as usize];
+    file.read_at(handle.offset, &mut stored).map_err(|e| Error::io("read", path, e))?;
+    let raw = frame::open(&stored, meta.run, handle.offset).map_err(|d| damaged(path, handle.offset, d))?;
+    Ok(Bytes::from(raw))
+}
+
+/// What the file says of itself must be what the manifest says of it.
+fn check_meta(properties: &Properties, meta: &RunMeta) -> Result<(), Damage> {
+    let agree = properties.version_count == meta.version_count
+        && properties.tombstone_count == meta.tombstone_count
+        && (properties.key_count == properties.version_count) == meta.unique_keys
+        && properties.seqno_min == meta.seqno_min
+        && properties.seqno_max == meta.seqno_max
+        && properties.key_min == meta.key_min
+        && properties.key_max == meta.key_max;
+    if agree { Ok(()) } else { Err(Damage { at: 0, what: "properties disagree with the manifest" }) }
+}
