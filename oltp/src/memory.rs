@@ -114,24 +114,20 @@ impl MemoryBudget {
     }
 
     fn consumer(&self, name: &'static str) -> Arc<Consumer> {
-        if let Some(known) = self.consumers.load().iter().find(|known| known.name == name) {
-            return Arc::clone(known);
-        }
-        let created = Arc::new(Consumer { name, used_bytes: AtomicU64::new(0) });
-        // Two threads may arrive with the same new name: the closure runs again for the loser and finds the winner's.
-        let mut found = Arc::clone(&created);
-        self.consumers.rcu(|consumers| {
-            let mut consumers = Vec::clone(consumers);
-            match consumers.iter().find(|known| known.name == name) {
-                Some(known) => found = Arc::clone(known),
-                None => {
-                    found = Arc::clone(&created);
-                    consumers.push(Arc::clone(&created));
-                }
+        let named = |consumers: &[Arc<Consumer>]| consumers.iter().find(|known| known.name == name).cloned();
+        loop {
+            if let Some(known) = named(&self.consumers.load()) {
+                return known;
             }
-            consumers
-        });
-        found
+            // Two threads may arrive with the same new name: one adds it, and both look it up again.
+            self.consumers.rcu(|consumers| {
+                let mut consumers = Vec::clone(consumers);
+                if named(&consumers).is_none() {
+                    consumers.push(Arc::new(Consumer { name, used_bytes: AtomicU64::new(0) }));
+                }
+                consumers
+            });
+        }
     }
 
     /// Takes `bytes` if they fit; otherwise returns how many are in use.

@@ -37,7 +37,8 @@ pub trait Env: Send + Sync + Debug + 'static {
     /// # Errors
     /// `NotFound`, `AlreadyExists` (by mode) or whatever the operating system says.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
-    /// Creates a folder and its parents; existing ones are left as they are.
+    /// Creates a folder and its parents; existing ones are left as they are. New ones are durable on return, because
+    /// files synced with care are lost with their folder.
     ///
     /// # Errors
     /// Whatever the operating system says.

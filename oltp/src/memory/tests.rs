@@ -1,5 +1,6 @@
 //! The budget's arithmetic, its refusals, and caches that are asked to shrink.
 
+use std::sync::Barrier;
 use std::thread;
 
 use proptest::prelude::*;
@@ -115,6 +116,23 @@ fn threads_never_pass_the_limit_and_leave_nothing_behind() {
     });
     assert_eq!(budget.used(), cache.reservation.bytes());
     assert_eq!(budget.usage_by_consumer().len(), 5, "one entry per name, however many threads brought it");
+}
+
+#[test]
+fn threads_that_bring_the_same_new_name_share_one_account() {
+    for _ in 0..100 {
+        let budget = MemoryBudget::new(1000);
+        let start = Barrier::new(4);
+        let reserve = || {
+            start.wait();
+            budget.reserve("query", 1).unwrap()
+        };
+        let held: Vec<Reservation> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(reserve)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(budget.usage_by_consumer(), [("query", held.len() as u64)]);
+    }
 }
 
 proptest! {

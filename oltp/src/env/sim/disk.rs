@@ -201,8 +201,8 @@ impl Disk {
 
     pub(super) fn write(&mut self, inode: InodeId, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let inode = self.inode(inode);
-        // The gap that the write leaves behind the old end changes too, from nothing to zeros.
-        inode.touch(offset.min(inode.content.len() as u64), offset + bytes.len() as u64);
+        // A gap behind the old end needs no version: nothing and zeros come back as the same bytes.
+        inode.touch(offset, offset + bytes.len() as u64);
         write_range(Arc::make_mut(&mut inode.content), offset, bytes)
     }
 

@@ -248,6 +248,11 @@ fn check_rules(env: &dyn Env, dir: &Path) {
     reader.read_at(1, &mut buffer).unwrap();
     assert_eq!(&buffer, b"\0\0x\0");
 
+    let more = ["x/z", "x/m", "x/aa", "x/b"];
+    more.iter().for_each(|name| drop(env.open(&at(name), OpenMode::CreateNew).unwrap()));
+    assert_eq!(env.list(&at("x")).unwrap(), ["aa", "b", "m", "z"], "sorted");
+    more.iter().for_each(|name| env.remove(&at(name)).unwrap());
+
     env.hard_link(&at("a"), &at("b")).unwrap();
     assert_eq!(env.hard_link(&at("a"), &at("b")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     env.rename(&at("b"), &at("x/c")).unwrap();
@@ -386,11 +391,14 @@ fn random_loss_is_varied() {
     let env = machine(5);
     let file = create_durably(&env, "a", &[1; 4096]);
     file.write_at(0, &[2; 4096]).unwrap();
+    file.write_at(4096, &[3; 300]).unwrap();
     create(&env, "b", b"b");
     create(&env, "c", b"c");
     let outcomes: Vec<_> = (0..200).map(|choice| snapshot(&env.reboot(PowerLoss::Random(choice)))).collect();
     let torn = |content: &[u8]| content.contains(&1) && content.contains(&2);
     assert!(outcomes.iter().any(|files| torn(&files[0].1)));
+    let lost_within = |content: &[u8]| content.len() > 4096 && content[4096..].iter().all(|&byte| byte == 0);
+    assert!(outcomes.iter().any(|files| lost_within(&files[0].1)), "the length may arrive without the bytes");
     for names in [&["a"][..], &["a", "b"], &["a", "c"], &["a", "b", "c"]] {
         let wanted: Vec<PathBuf> = names.iter().map(|name| path(name)).collect();
         let seen = |files: &Vec<(PathBuf, Vec<u8>)>| files.iter().map(|(path, _)| path).eq(&wanted);
