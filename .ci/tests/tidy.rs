@@ -122,10 +122,12 @@ mod rules {
         found
     }
 
-    /// Versions are written once, in the root: crates only inherit.
+    /// Versions are written once, in the root: crates only inherit. A workspace of its own (fuzzers, comparisons with other
+    /// engines) has nothing to inherit from.
     pub fn inheritance(tree: &Tree) -> Vec<String> {
         let mut found = Vec::new();
-        for (path, text) in tree.iter().filter(|(path, _)| path.ends_with("/Cargo.toml")) {
+        let is_member = |text: &str| !text.lines().any(|line| line.trim() == "[workspace]");
+        for (path, text) in tree.iter().filter(|(path, text)| path.ends_with("/Cargo.toml") && is_member(text)) {
             let mut in_dependencies = false;
             for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
                 if line.starts_with('[') {
@@ -398,6 +400,8 @@ mod planted {
         let found =
             rules::inheritance(&tree(&[("x/Cargo.toml", manifest), ("Cargo.toml", "[dependencies]\nb = \"1\"")]));
         assert_eq!(found, ["x/Cargo.toml does not inherit `b = \"1\"`"]);
+        let own = format!("{manifest}[workspace]\n");
+        assert!(rules::inheritance(&tree(&[("x/fuzz/Cargo.toml", &own)])).is_empty());
         let lock = "name = \"a\"\nname = \"a\"\nname = \"b\"\nname = \"c\"\nname = \"c\"\n";
         let found = rules::one_version(&tree(&[("Cargo.lock", lock)]), &edges(&[("x", "a"), ("x", "b")]));
         assert_eq!(found, ["Cargo.lock has 2 versions of a"]);
