@@ -36,7 +36,7 @@ use crate::wal::record::{self, Identity, PAYLOAD_BYTES_MAX, RecordKind};
 use crate::wal::writer::{describe, lock};
 use crate::wal::{DbId, FileAllocator, Lsn, Tail};
 
-/// A manifest larger than this, and than twice its snapshot, is replaced by a new one.
+/// A manifest with more bytes of frames than this, and than twice its snapshot, is replaced by a new one.
 const ROLL_BYTES: u64 = 4 << 20;
 
 /// The manifest of an open database. All calls take `&self` and may come from any thread.
@@ -147,12 +147,11 @@ impl Manifest {
             version.apply(edit).map_err(|what| Error::Invalid(format!("manifest edit refused: {what}")))?;
         }
         let payload = edit::encode_edits(&edits);
-        let outcome =
-            if writer.log.end_bytes() + payload.len() as u64 > self.roll_bytes.max(2 * writer.log.snapshot_bytes) {
-                self.roll(&mut writer, &mut version)
-            } else {
-                writer.log.append(version.last_seqno, &payload)
-            };
+        let outcome = if writer.log.end.0 + payload.len() as u64 > self.roll_bytes.max(2 * writer.log.snapshot_bytes) {
+            self.roll(&mut writer, &mut version)
+        } else {
+            writer.log.append(version.last_seqno, &payload)
+        };
         if let Err(error) = outcome {
             writer.failure = Some(describe(&error));
             return Err(error);
@@ -257,7 +256,7 @@ impl ManifestFile {
         env.rename(&temporary, &path).map_err(failed("rename"))?;
         env.sync_dir(dir).map_err(failed("sync the folder of"))?;
         let end = Lsn(frames.len() as u64);
-        Ok(ManifestFile { file, path, file_id: id, identity, end, durable: end, snapshot_bytes: bytes.len() as u64 })
+        Ok(ManifestFile { file, path, file_id: id, identity, end, durable: end, snapshot_bytes: end.0 })
     }
 
     fn end_bytes(&self) -> u64 {

@@ -1,12 +1,15 @@
 //! Proves the bytes of edits, and that what was appended is there after any crash, on a simulated machine.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::edit::{decode_edits, encode_edits};
 use super::*;
-
-use crate::env::sim::{PowerLoss, SimEnv};
+use crate::cold::{SealedMarks, SegmentRecord};
+use crate::env::sim::{Op, PowerLoss, Repeat, SimEnv};
 use crate::schema::TableId;
 use crate::wal::WalStart;
 use crate::wal::tests::hex_example;
@@ -30,12 +33,26 @@ fn run(table: u32, run: u64) -> RunMeta {
     }
 }
 
+fn segment(table: u32, segment: u64) -> SegmentRecord {
+    SegmentRecord {
+        segment: FileId(segment),
+        table: TableId(table),
+        meta: vec![8; 3],
+        marks: None,
+        marks_through: SeqNo(0),
+    }
+}
+
 fn open(env: &SimEnv) -> Result<(Manifest, Arc<Version>)> {
     Manifest::open(Arc::new(env.clone()), Path::new(DIR))
 }
 
-fn files_of(version: &Version, table: u32) -> Vec<u64> {
+fn runs_of(version: &Version, table: u32) -> Vec<u64> {
     version.table(TableId(table)).map_or(Vec::new(), |table| table.runs.iter().map(|run| run.run.0).collect())
+}
+
+fn manifest_path(file: FileId) -> PathBuf {
+    FileKind::Manifest.path(Path::new(DIR), file)
 }
 
 #[test]
@@ -58,11 +75,305 @@ fn appended_edits_are_there_after_reopening() {
     let first = manifest.next_file();
     manifest.append(&[Edit::AddRun(run(1, 50)), Edit::AddRun(run(1, 51)), Edit::AddRun(run(1, 52))]).expect("append");
     let merge = Edit::MergeRuns { table: TableId(1), removed: vec![FileId(50), FileId(51)], added: Some(run(1, 53)) };
-    let version = manifest.append(&[merge, Edit::AddRun(run(1, 54))]).expect("append");
-    assert_eq!(files_of(&version, 1), [53, 52, 54]);
+    let version =
+        manifest.append(&[merge, Edit::AddRun(run(1, 54)), Edit::AddSegment(segment(2, 60))]).expect("append");
+    assert_eq!(runs_of(&version, 1), [53, 52, 54]);
+    let sealed = SealedMarks { segment: FileId(60), marks: Some(FileId(61)), marks_through: SeqNo(70) };
+    let version = manifest.append(&[Edit::SetMarks(sealed), Edit::LastSeqNo(SeqNo(70))]).expect("append");
+    let files = [(FileKind::Segment, 60), (FileKind::Keys, 60), (FileKind::Marks, 61)];
+    assert!(files.into_iter().all(|(kind, file)| version.files().contains(&(kind, FileId(file)))));
+    assert_eq!(version.files().len(), 6);
+
     let env = env.reboot(PowerLoss::DropUnsynced);
     let (manifest, reopened) = open(&env).expect("reopen");
-    assert_eq!(reopened.tables, version.tables);
+    assert_eq!((&reopened.tables, reopened.last_seqno), (&version.tables, SeqNo(70)));
     assert_eq!(manifest.db_id(), db_id);
     assert!(manifest.next_file() > first);
+    assert_eq!(list_manifests(&env, Path::new(DIR)).expect("list").len(), 1);
+}
+
+#[test]
+fn edits_that_do_not_fit_are_refused_and_change_nothing() {
+    let env = SimEnv::new(1);
+    let (manifest, _) = open(&env).expect("open");
+    let runs = [Edit::AddRun(run(1, 50)), Edit::AddRun(run(1, 51)), Edit::AddRun(run(1, 52))];
+    let before = manifest.append(&runs).expect("append");
+    let table = TableId(1);
+    let merge = |removed: &[u64]| Edit::MergeRuns {
+        table,
+        removed: removed.iter().copied().map(FileId).collect(),
+        added: Some(run(1, 53)),
+    };
+    manifest.append(&[Edit::FlushedThrough { table: TableId(2), seqno: SeqNo(5) }]).expect("append");
+    let misfits = [
+        Edit::AddRun(run(1, 51)),
+        Edit::RemoveRun { table, run: FileId(9) },
+        Edit::RemoveSegment { table, segment: FileId(9) },
+        Edit::SetMarks(SealedMarks { segment: FileId(9), marks: None, marks_through: SeqNo(1) }),
+        Edit::FlushedThrough { table: TableId(2), seqno: SeqNo(4) },
+        merge(&[50, 52]),
+        merge(&[51, 50]),
+        merge(&[]),
+        Edit::AddRun(RunMeta { key_min: vec![9], ..run(1, 55) }),
+        Edit::NextFile(FileId(0)),
+    ];
+    let ops = env.ops();
+    for misfit in misfits {
+        let result = manifest.append(&[Edit::AddRun(run(1, 60)), misfit.clone()]);
+        assert!(matches!(result, Err(Error::Invalid(_))), "{misfit:?}");
+        assert_eq!(manifest.version().table(table), before.table(table));
+    }
+    assert_eq!(env.ops(), ops);
+}
+
+#[test]
+fn file_numbers_are_never_given_out_twice() {
+    let env = SimEnv::new(1);
+    let (manifest, _) = open(&env).expect("open");
+    let used = manifest.next_file();
+    manifest.append(&[]).expect("append");
+    let orphan = manifest.next_file();
+    assert!(orphan > used);
+    Env::create_dir_all(&env, &Path::new(DIR).join("runs")).expect("folder");
+    env.write_file(&FileKind::Run.path(Path::new(DIR), orphan), b"never recorded").expect("write");
+    let (manifest, _) = open(&env.reboot(PowerLoss::DropUnsynced)).expect("open");
+    assert!(manifest.next_file() > orphan);
+}
+
+#[test]
+fn data_without_a_manifest_is_not_taken_for_a_new_database() {
+    let env = SimEnv::new(1);
+    Env::create_dir_all(&env, &Path::new(DIR).join("runs")).expect("folder");
+    open(&env).expect("an empty folder is a new database");
+    let env = SimEnv::new(1);
+    Env::create_dir_all(&env, &Path::new(DIR).join("runs")).expect("folder");
+    env.write_file(&FileKind::Run.path(Path::new(DIR), FileId(4)), b"data").expect("write");
+    assert!(matches!(open(&env), Err(Error::Corrupt { .. })));
+}
+
+/// A manifest of three frames: snapshot, edits, edits; returns its length without the watermark at its end.
+fn sample(env: &SimEnv) -> (FileId, u64) {
+    let (manifest, _) = open(env).expect("open");
+    manifest.append(&[Edit::AddRun(run(1, 50)), Edit::AddSegment(segment(2, 60))]).expect("append");
+    manifest.append(&[Edit::FlushedThrough { table: TableId(1), seqno: SeqNo(51) }]).expect("append");
+    let file = lock(&manifest.writer).log.file_id;
+    (file, manifest.file_bytes() - record::frame_bytes(0) as u64)
+}
+
+#[test]
+fn every_flipped_byte_is_noticed_or_harmless() {
+    let env = SimEnv::new(1);
+    let (file, proven_bytes) = sample(&env);
+    let expected = load_file(&env, Path::new(DIR), file).expect("load").version;
+    let bytes = env.read_file(&manifest_path(file)).expect("read").len() as u64;
+    for offset in 0..bytes {
+        for xor in [1, 0x80] {
+            env.corrupt(&manifest_path(file), offset, xor).expect("corrupt");
+            match load_file(&env, Path::new(DIR), file) {
+                Ok(loaded) => {
+                    assert!(offset >= proven_bytes, "byte {offset} goes unnoticed");
+                    assert_eq!(loaded.version, expected, "byte {offset}");
+                }
+                Err(Error::Corrupt { kind: FileKind::Manifest, .. }) => {}
+                Err(error) => panic!("byte {offset}: {error}"),
+            }
+            env.corrupt(&manifest_path(file), offset, xor).expect("restore");
+        }
+    }
+}
+
+#[test]
+fn a_cut_leaves_a_prefix_of_the_edits_but_never_less_than_the_snapshot() {
+    let env = SimEnv::new(1);
+    let (file, _) = sample(&env);
+    let bytes = env.read_file(&manifest_path(file)).expect("read");
+    let mut counts = Vec::new();
+    for cut in 0..=bytes.len() {
+        env.write_file(&manifest_path(file), &bytes[..cut]).expect("write");
+        match load_file(&env, Path::new(DIR), file) {
+            Ok(loaded) => {
+                let flushed = loaded.version.table(TableId(1)).map_or(0, |table| table.flushed_through.0);
+                counts.push(runs_of(&loaded.version, 1).len() + usize::from(flushed == 51));
+            }
+            Err(Error::Corrupt { .. }) => assert!(counts.is_empty(), "cut at {cut}"),
+            Err(error) => panic!("cut at {cut}: {error}"),
+        }
+    }
+    assert!(counts.is_sorted());
+    counts.dedup();
+    assert_eq!(counts, [0, 1, 2]);
+}
+
+/// Opens twice and counts table 1 up; `roll_bytes` makes every few edits roll. Returns the last count acknowledged.
+fn workload(env: &SimEnv, acknowledged: &mut u64) -> Result<()> {
+    for _ in 0..2 {
+        let (mut manifest, _) = open(env)?;
+        manifest.roll_bytes = 600;
+        for _ in 0..12 {
+            let seqno = SeqNo(*acknowledged + 1);
+            manifest.append(&[
+                Edit::FlushedThrough { table: TableId(1), seqno },
+                Edit::RowIds { table: TableId(1), next: seqno.0 },
+            ])?;
+            *acknowledged = seqno.0;
+        }
+    }
+    Ok(())
+}
+
+fn counted(version: &Version) -> (u64, u64) {
+    version.table(TableId(1)).map_or((0, 0), |table| (table.flushed_through.0, table.next_row_id))
+}
+
+#[test]
+fn a_crash_at_every_operation_loses_nothing_acknowledged() {
+    let clean = SimEnv::new(5);
+    workload(&clean, &mut 0).expect("no fault");
+    let rolls = clean.op_log().iter().filter(|op| matches!(op, Op::Rename { .. })).count();
+    assert!(rolls >= 4, "{rolls}");
+    for op in 0..clean.ops() {
+        let env = SimEnv::new(5);
+        env.crash_at(op);
+        let mut acknowledged = 0;
+        // A death behind the last sync goes unnoticed by the last append, rightly.
+        let _ = workload(&env, &mut acknowledged);
+        assert!(env.crashed());
+        let losses = [PowerLoss::DropUnsynced, PowerLoss::KeepAll];
+        let mut machines: Vec<SimEnv> = losses.map(|loss| env.reboot(loss)).to_vec();
+        machines.extend((0..8).map(|seed| env.reboot(PowerLoss::Random(seed))));
+        machines.push(env.kill());
+        for (outcome, env) in machines.into_iter().enumerate() {
+            let what = format!("crash at {op} {:?}, outcome {outcome}", clean.op_log()[op as usize]);
+            let (manifest, version) = open(&env).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let (flushed, next) = counted(&version);
+            assert_eq!(flushed, next, "{what}: half an append");
+            assert!((acknowledged..=acknowledged + 1).contains(&flushed), "{what}: {acknowledged} became {flushed}");
+            // Recovery acts on what it read, so it must survive a second power loss.
+            drop(manifest);
+            let env = env.reboot(PowerLoss::DropUnsynced);
+            let (manifest, again) = open(&env).unwrap_or_else(|error| panic!("{what}, once more: {error}"));
+            assert_eq!(counted(&again), (flushed, next), "{what}, once more");
+            manifest.append(&[Edit::LastSeqNo(SeqNo(1))]).expect("append");
+            assert_eq!(list_names(&env, Path::new(DIR)).expect("list").len(), 1, "{what}: files left behind");
+        }
+    }
+}
+
+#[test]
+fn a_failed_operation_poisons_the_manifest() {
+    let clean = SimEnv::new(5);
+    workload(&clean, &mut 0).expect("no fault");
+    for op in 0..clean.ops() {
+        let env = SimEnv::new(5);
+        env.fail_op(op, ErrorKind::Other, Repeat::Once);
+        let mut acknowledged = 0;
+        let result = workload(&env, &mut acknowledged);
+        // Neither removing an old file nor the watermark behind a synced edit decides whether the edit counts.
+        let is_minor = matches!(env.op_log()[op as usize], Op::Remove(_) | Op::Write { bytes: 40, .. });
+        assert!(result.is_err() || is_minor, "op {op} {:?}", env.op_log()[op as usize]);
+        let (_, version) = open(&env.reboot(PowerLoss::DropUnsynced)).expect("open");
+        assert!(counted(&version).0 >= acknowledged, "op {op}");
+    }
+    let env = SimEnv::new(5);
+    let (manifest, _) = open(&env).expect("open");
+    env.fail_op(env.ops() + 1, ErrorKind::Other, Repeat::Once);
+    assert!(matches!(manifest.append(&[]), Err(Error::Io { .. })));
+    let ops = env.ops();
+    assert!(matches!(manifest.append(&[]), Err(Error::Poisoned { .. })));
+    assert_eq!(env.ops(), ops);
+}
+
+#[test]
+fn a_copy_is_a_manifest_of_that_version() {
+    let env = SimEnv::new(1);
+    let (manifest, _) = open(&env).expect("open");
+    let version = manifest.append(&[Edit::AddRun(run(1, 50))]).expect("append");
+    manifest.append(&[Edit::AddRun(run(1, 51))]).expect("append");
+    Env::create_dir_all(&env, Path::new("/copy")).expect("folder");
+    manifest.copy_to(Path::new("/copy"), &version).expect("copy");
+    let loaded = load(&env, Path::new("/copy")).expect("load").expect("is there");
+    assert_eq!((loaded.db_id, &loaded.version), (manifest.db_id(), &*version));
+}
+
+fn any_run() -> impl Strategy<Value = RunMeta> {
+    let key = || proptest::collection::vec(any::<u8>(), 0..20);
+    (any::<[u64; 8]>(), any::<u32>(), key(), key(), any::<bool>()).prop_map(
+        |(n, table, key_min, key_max, unique_keys)| RunMeta {
+            run: FileId(n[0]),
+            table: TableId(table),
+            file_bytes: n[1],
+            version_count: n[2],
+            tombstone_count: n[3],
+            key_min,
+            key_max,
+            seqno_min: SeqNo(n[4]),
+            seqno_max: SeqNo(n[5]),
+            unique_keys,
+            checksum: n[6],
+            created_ms: n[7],
+        },
+    )
+}
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let table = || any::<u32>().prop_map(TableId);
+    let file = || any::<u64>().prop_map(FileId);
+    let marks = || proptest::option::of((1..u64::MAX).prop_map(FileId));
+    let meta = proptest::collection::vec(any::<u8>(), 0..40);
+    prop_oneof![
+        any_run().prop_map(Edit::AddRun),
+        (table(), file()).prop_map(|(table, run)| Edit::RemoveRun { table, run }),
+        (table(), proptest::collection::vec(file(), 0..5), proptest::option::of(any_run()))
+            .prop_map(|(table, removed, added)| Edit::MergeRuns { table, removed, added }),
+        (file(), table(), meta, marks(), any::<u64>()).prop_map(|(segment, table, meta, marks, through)| {
+            Edit::AddSegment(SegmentRecord { segment, table, meta, marks, marks_through: SeqNo(through) })
+        }),
+        (table(), file()).prop_map(|(table, segment)| Edit::RemoveSegment { table, segment }),
+        (file(), marks(), any::<u64>()).prop_map(|(segment, marks, through)| {
+            Edit::SetMarks(SealedMarks { segment, marks, marks_through: SeqNo(through) })
+        }),
+        (table(), any::<u64>()).prop_map(|(table, seqno)| Edit::FlushedThrough { table, seqno: SeqNo(seqno) }),
+        (table(), any::<u64>()).prop_map(|(table, next)| Edit::RowIds { table, next }),
+        table().prop_map(|table| Edit::DropTable { table }),
+        any::<u64>().prop_map(|seqno| Edit::LastSeqNo(SeqNo(seqno))),
+        (file(), any::<u64>()).prop_map(|(file, lsn)| Edit::WalReleased(WalStart { file, lsn: Lsn(lsn) })),
+        file().prop_map(Edit::NextFile),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn edits_come_back_as_they_were(edits in proptest::collection::vec(any_edit(), 0..12)) {
+        let bytes = encode_edits(&edits);
+        prop_assert_eq!(decode_edits(&bytes), Some(edits));
+    }
+
+    #[test]
+    fn cut_edits_are_refused_and_changed_ones_never_panic(
+        edits in proptest::collection::vec(any_edit(), 1..6),
+        place in any::<proptest::sample::Index>(),
+        xor in 1..=u8::MAX,
+    ) {
+        let mut bytes = encode_edits(&edits);
+        let at = place.index(bytes.len());
+        prop_assert_eq!(decode_edits(&bytes[..at]), None);
+        bytes[at] ^= xor;
+        prop_assert_ne!(decode_edits(&bytes), Some(edits));
+    }
+
+    #[test]
+    fn a_snapshot_builds_the_same_version(edits in proptest::collection::vec(any_edit(), 0..40)) {
+        let mut version = Version::default();
+        for edit in &edits {
+            let mut next = version.clone();
+            if next.apply(edit).is_ok() {
+                version = next;
+            }
+        }
+        let mut rebuilt = Version::default();
+        for edit in version.snapshot() {
+            prop_assert_eq!(rebuilt.apply(&edit), Ok(()));
+        }
+        prop_assert_eq!(rebuilt, version);
+    }
 }

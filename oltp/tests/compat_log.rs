@@ -1,0 +1,156 @@
+//! Opens the logs in `data/compat/`: proves that files of every format version written so far are still read, and that
+//! the bytes of the current version have not changed unnoticed.
+//!
+//! The files were written by this test with `UPDATE_GOLDENFILES=1`. Once a version was released its files are only
+//! ever added to: a changed byte is a new version and a new folder.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use strata_oltp::cold::{SealedMarks, SegmentRecord};
+use strata_oltp::env::os::OsEnv;
+use strata_oltp::env::sim::SimEnv;
+use strata_oltp::env::{Env, OpenMode};
+use strata_oltp::manifest::{Edit, Manifest, RunMeta, load};
+use strata_oltp::wal::{DbId, Lsn, RecordKind, Tail, Wal, WalOptions, WalStart, replay};
+use strata_oltp::{FileId, FileKind, SeqNo, TableId};
+
+const WAL_V1: &[u8] = include_bytes!("../../data/compat/v1/wal.bin");
+const MANIFEST_V1: &[u8] = include_bytes!("../../data/compat/v1/manifest.bin");
+const DB_ID: DbId = *b"strata compat v1";
+const DIR: &str = "/db";
+
+fn commits() -> Vec<(SeqNo, Vec<u8>)> {
+    (1..=4u8).map(|seqno| (SeqNo(u64::from(seqno)), vec![seqno; 10 * usize::from(seqno)])).collect()
+}
+
+/// A log of four commits and a watermark as the current program writes it.
+fn written_wal() -> Vec<u8> {
+    let env = SimEnv::new(1);
+    let next = AtomicU64::new(2);
+    let next_file = Arc::new(move || FileId(next.fetch_add(1, Ordering::Relaxed)));
+    let options = WalOptions { segment_bytes: 8192, fill_bytes: 0, ..WalOptions::default() };
+    let (wal, _) =
+        Wal::open(Arc::new(env.clone()), Path::new(DIR), DB_ID, None, options, next_file, &mut |_, _| Ok(()))
+            .expect("works");
+    for (seqno, payload) in commits() {
+        let lsn = wal.append(RecordKind::Commit, seqno, &[&payload]).expect("works");
+        wal.sync_to(lsn).expect("works");
+    }
+    wal.write_watermark().expect("works");
+    env.read_file(&FileKind::Wal.path(Path::new(DIR), FileId(2))).expect("works")
+}
+
+fn edits() -> Vec<Edit> {
+    let table = TableId(3);
+    let run = |run: u64| RunMeta {
+        run: FileId(run),
+        table,
+        file_bytes: 8192,
+        version_count: 100,
+        tombstone_count: 7,
+        key_min: b"apple".to_vec(),
+        key_max: b"pear".to_vec(),
+        seqno_min: SeqNo(run),
+        seqno_max: SeqNo(run + 9),
+        unique_keys: true,
+        checksum: 0x1234_5678_9abc_def0,
+        created_ms: 1_700_000_000_000,
+    };
+    let record = |segment: u64| SegmentRecord {
+        segment: FileId(segment),
+        table: TableId(4),
+        meta: b"opaque".to_vec(),
+        marks: None,
+        marks_through: SeqNo(20),
+    };
+    vec![
+        Edit::AddRun(run(10)),
+        Edit::AddRun(run(20)),
+        Edit::AddRun(run(30)),
+        Edit::AddRun(run(40)),
+        Edit::RemoveRun { table, run: FileId(40) },
+        Edit::MergeRuns { table, removed: vec![FileId(10), FileId(20)], added: Some(run(50)) },
+        Edit::AddSegment(record(60)),
+        Edit::AddSegment(record(61)),
+        Edit::RemoveSegment { table: TableId(4), segment: FileId(61) },
+        Edit::SetMarks(SealedMarks { segment: FileId(60), marks: Some(FileId(62)), marks_through: SeqNo(33) }),
+        Edit::FlushedThrough { table, seqno: SeqNo(59) },
+        Edit::RowIds { table, next: 4096 },
+        Edit::RowIds { table: TableId(5), next: 1 },
+        Edit::DropTable { table: TableId(5) },
+        Edit::LastSeqNo(SeqNo(59)),
+        Edit::WalReleased(WalStart { file: FileId(2), lsn: Lsn(1 << 20) }),
+    ]
+}
+
+/// A manifest of number 1 with a snapshot, all kinds of edits and watermarks, as the current program writes it.
+fn written_manifest() -> Vec<u8> {
+    let env = SimEnv::new(1);
+    let (manifest, _) = Manifest::open(Arc::new(env.clone()), Path::new(DIR)).expect("works");
+    (2..70).for_each(|number| assert_eq!(manifest.next_file(), FileId(number)));
+    for edit in edits() {
+        manifest.append(&[edit]).expect("works");
+    }
+    env.read_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1))).expect("works")
+}
+
+fn golden(name: &str, stored: &[u8], written: &[u8]) {
+    let is_update = std::env::var_os("UPDATE_GOLDENFILES").is_some();
+    if is_update && stored != written {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/compat/v1").join(name);
+        let env = OsEnv::new();
+        let file = env.open(&path, OpenMode::ReadWrite).expect("works");
+        file.set_len(0).expect("works");
+        file.write_at(0, written).expect("works");
+    }
+    assert!(is_update || stored == written, "{name}: the bytes of format version 1 changed");
+}
+
+#[test]
+fn the_current_version_is_written_byte_for_byte() {
+    golden("wal.bin", WAL_V1, &written_wal());
+}
+
+#[test]
+fn the_current_manifest_version_is_written_byte_for_byte() {
+    golden("manifest.bin", MANIFEST_V1, &written_manifest());
+}
+
+#[test]
+fn a_version_1_log_is_replayed() {
+    let env = SimEnv::new(1);
+    env.create_dir_all(&Path::new(DIR).join("wal")).expect("works");
+    env.write_file(&FileKind::Wal.path(Path::new(DIR), FileId(2)), WAL_V1).expect("works");
+    let mut found = Vec::new();
+    let report = replay(&env, Path::new(DIR), &DB_ID, None, &mut |_, frame| {
+        match RecordKind::from_u8(frame.kind) {
+            Some(RecordKind::Commit) => found.push((frame.seqno, frame.payload.to_vec())),
+            kind => assert_eq!(kind, Some(RecordKind::Watermark)),
+        }
+        Ok(())
+    })
+    .expect("works");
+    assert_eq!(found, commits());
+    assert_eq!((report.tail, report.frame_count), (Tail::Open, 5));
+}
+
+#[test]
+fn a_version_1_manifest_is_loaded() {
+    let env = SimEnv::new(1);
+    env.create_dir_all(Path::new(DIR)).expect("works");
+    env.write_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1)), MANIFEST_V1).expect("works");
+    let loaded = load(&env, Path::new(DIR)).expect("works").expect("works");
+    let version = &loaded.version;
+    assert_eq!((loaded.tail, version.last_seqno, version.next_file), (Tail::Open, SeqNo(59), FileId(70)));
+    assert_eq!(version.wal_start, Some(WalStart { file: FileId(2), lsn: Lsn(1 << 20) }));
+    assert_eq!(version.tables.len(), 2);
+    let rows = version.table(TableId(3)).expect("works");
+    assert_eq!(rows.runs.iter().map(|run| run.run.0).collect::<Vec<_>>(), [50, 30]);
+    assert_eq!((rows.flushed_through, rows.next_row_id), (SeqNo(59), 4096));
+    assert_eq!((rows.runs[0].key_min.as_slice(), rows.runs[0].checksum), (b"apple".as_slice(), 0x1234_5678_9abc_def0));
+    let segments = version.segments();
+    assert_eq!(segments.len(), 1);
+    assert_eq!((segments[0].marks, segments[0].marks_through), (Some(FileId(62)), SeqNo(33)));
+}
