@@ -118,3 +118,72 @@ impl VisibleCursor {
         self.kinds[self.merge.source()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::iter::{Overlay, OverlayCursor, VecCursor, Version};
+
+    /// What a snapshot sees, from the definition: one row per key, by the newest version it may see.
+    fn oracle(
+        versions: &[(SourceKind, Version)],
+        keys: Range<&[u8]>,
+        at: SeqNo,
+    ) -> Vec<(SourceKind, Vec<u8>, SeqNo, Vec<u8>)> {
+        let mut newest: BTreeMap<&[u8], &(SourceKind, Version)> = BTreeMap::new();
+        for entry in versions {
+            let (kind, version) = entry;
+            let visible = *kind == SourceKind::Overlay || version.seqno <= at;
+            let newer = newest.get(&version.key[..]).is_none_or(|(_, other)| other.seqno < version.seqno);
+            if visible && newer && keys.contains(&&version.key[..]) {
+                newest.insert(&version.key, entry);
+            }
+        }
+        let rows = newest.into_values().filter(|(_, version)| version.kind == VersionKind::Put);
+        rows.map(|(kind, version)| (*kind, version.key.clone(), version.seqno, version.value.clone())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_snapshot_sees_the_newest_version_of_each_key(
+            versions in prop::collection::btree_map(("[a-d]{1,3}", 1u64..8), (any::<bool>(), 0usize..4), 0..50),
+            overlay in prop::collection::btree_map("[a-d]{1,3}", any::<bool>(), 0..6),
+            bounds in ("[a-d]{0,2}", "[a-e]{0,2}"),
+            at in 0u64..9,
+        ) {
+            let mut all: Vec<(SourceKind, Version)> = Vec::new();
+            let mut homes: Vec<Vec<Version>> = vec![Vec::new(); 4];
+            for ((key, seqno), (put, home)) in versions {
+                let version = if put { Version::put(&key, seqno, seqno.to_string()) } else { Version::delete(&key, seqno) };
+                all.push((if home < 2 { SourceKind::Memtable } else { SourceKind::Run }, version.clone()));
+                homes[home].push(version);
+            }
+            let mut writes = Overlay::new();
+            for (key, put) in overlay {
+                let mine = if put { Version::put(&key, u64::MAX, "mine") } else { Version::delete(&key, u64::MAX) };
+                all.push((SourceKind::Overlay, mine));
+                writes.insert(key.into_bytes(), put.then(|| Arc::from(&b"mine"[..])));
+            }
+            let mut sources: Vec<(SourceKind, Box<dyn Cursor>)> =
+                vec![(SourceKind::Overlay, Box::new(OverlayCursor::new(Arc::new(writes))))];
+            for (home, mut versions) in homes.into_iter().enumerate() {
+                versions.sort_by(Version::order);
+                let kind = if home < 2 { SourceKind::Memtable } else { SourceKind::Run };
+                sources.push((kind, Box::new(VecCursor::new(versions))));
+            }
+            let keys = bounds.0.as_bytes()..bounds.1.as_bytes();
+            let mut cursor = VisibleCursor::new(sources, keys.clone(), SeqNo(at));
+            let mut found = Vec::new();
+            while cursor.next().unwrap() {
+                found.push((cursor.source(), cursor.key().to_vec(), cursor.seqno(), cursor.value().to_vec()));
+            }
+            prop_assert!(!cursor.next().unwrap());
+            prop_assert_eq!(found, oracle(&all, keys, SeqNo(at)));
+        }
+    }
+}
