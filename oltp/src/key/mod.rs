@@ -112,7 +112,7 @@ impl KeyCodec {
             let (found, expected) = (key.len(), self.columns.len());
             return Err(Error::Invalid(format!("a key of {expected} columns was given {found} values")));
         }
-        self.encode_values(key.iter().map(|v| Ok(*v)), out)
+        self.encode_values(key.iter().copied(), out)
     }
 
     /// Appends the full key of the row `values`, one per column of the table, to `out`. On error `out` is as it was.
@@ -124,7 +124,7 @@ impl KeyCodec {
             let (found, expected) = (values.len(), self.row_column_count);
             return Err(Error::Invalid(format!("a row of {expected} columns was given {found} values")));
         }
-        self.encode_values(self.columns.iter().map(|c| Ok(values[c.position])), out)
+        self.encode_values(self.columns.iter().map(|c| values[c.position]), out)
     }
 
     /// Appends the full key of an encoded row of the table to `out`. On error `out` is as it was.
@@ -132,7 +132,8 @@ impl KeyCodec {
     /// # Errors
     /// As [`KeyCodec::encode`]; [`Error::Malformed`] if a text column of the key is not UTF-8.
     pub fn encode_from(&self, row: RowRef<'_>, out: &mut Vec<u8>) -> Result<()> {
-        self.encode_values(self.columns.iter().map(|c| row.get(c.position)), out)
+        let values = self.columns.iter().map(|c| row.get(c.position)).collect::<Result<Vec<_>>>()?;
+        self.encode_values(values.into_iter(), out)
     }
 
     /// Column values of the full key `key`, in key order.
@@ -143,11 +144,11 @@ impl KeyCodec {
         decode::decode(&self.prefix, &self.columns, key)
     }
 
-    fn encode_values<'v>(&self, values: impl Iterator<Item = Result<Value<'v>>>, out: &mut Vec<u8>) -> Result<()> {
+    fn encode_values<'v>(&self, values: impl Iterator<Item = Value<'v>>, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
         out.extend_from_slice(&self.prefix);
         for (column, value) in self.columns.iter().zip(values) {
-            if let Err(error) = value.and_then(|value| column.push(value, out)) {
+            if let Err(error) = column.push(value, out) {
                 out.truncate(start);
                 return Err(error);
             }

@@ -97,7 +97,7 @@ fn seal(out: &mut Vec<u8>, start: usize, tag: u8, raw_bytes: usize, id: FileId, 
 
 /// Distinct for all (file, offset) pairs that a database meets: files are numbered from one and offsets stay far
 /// below 2^40, so the rotated number does not reach into the offset's bits.
-fn seed(id: FileId, offset: u64) -> u64 {
+pub fn seed(id: FileId, offset: u64) -> u64 {
     id.0.rotate_right(24) ^ offset
 }
 
