@@ -1,7 +1,9 @@
 //! Proves the format (worked example, cut and flipped bytes), the group sync and the release of files, by replaying
-//! what a simulated machine keeps. Crashes at every operation: `tests/crash.rs`.
+//! what a simulated machine keeps. Crashes at every operation: `tests/crash.rs`;
+//! threads that share a sync: `tests/group.rs`.
 
 mod crash;
+mod group;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
