@@ -67,6 +67,8 @@ pub struct RowPart {
     pub runs: Vec<RunShape>,
     /// Milliseconds since the last commit to the table.
     pub idle_ms: u64,
+    /// Positions marked at or below this can be dropped by a rewrite; later marks must be kept for some snapshot.
+    pub watermark: SeqNo,
     /// Whether the caller wants everything converted and every marked segment rewritten, now.
     pub force: bool,
 }

@@ -1,1 +1,240 @@
-//! (being written)
+//! `Db`: one open database directory.
+//!
+//! Holds the parts together and offers them as calls; the work itself is in `commit`, `recovery`, `work` and `txn`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+
+use std::collections::HashMap;
+
+use crate::cache::BlockCache;
+use crate::cold::ColdTier;
+use crate::commit::Sequencer;
+use crate::env::{Env, FileLock};
+use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
+use crate::manifest::{Edit, Manifest};
+use crate::memory::MemoryBudget;
+use crate::options::Options;
+use crate::recovery;
+use crate::schema::{StorageKind, TableId, TableSchema};
+use crate::seqno::SeqNo;
+use crate::txn::Transaction;
+use crate::txn::snapshot::Snapshots;
+use crate::view::{Snapshot, Views};
+use crate::wal::Wal;
+use crate::work::Work;
+
+pub use crate::commit::Durability;
+
+/// An open database. Cheap to clone; the directory stays locked until the last clone and transaction are gone.
+#[derive(Clone)]
+pub struct Db {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a table needs beyond its bytes: only known after the catalog has been read.
+#[derive(Clone, Debug)]
+pub(crate) struct Registered {
+    pub(crate) schema: Arc<TableSchema>,
+    pub(crate) kind: StorageKind,
+}
+
+/// The shared state behind every handle.
+pub(crate) struct Inner {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) block_cache: Arc<BlockCache>,
+    pub(crate) cold: Arc<dyn ColdTier>,
+    pub(crate) wal: Wal,
+    pub(crate) manifest: Manifest,
+    pub(crate) views: Views,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) sequencer: Mutex<Sequencer>,
+    pub(crate) published: Condvar,
+    pub(crate) tables: RwLock<HashMap<TableId, Registered>>,
+    pub(crate) row_ids: Mutex<HashMap<TableId, RowIdBlock>>,
+    pub(crate) work: Work,
+    pub(crate) listener: Option<Arc<dyn Listener>>,
+    pub(crate) _lock: Box<dyn FileLock>,
+}
+
+/// Row ids handed out from memory, and how far the manifest has reserved them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RowIdBlock {
+    pub(crate) next: u64,
+    pub(crate) reserved: u64,
+}
+
+/// Row ids are reserved in the manifest a block at a time: one sync per million rows.
+const ROW_ID_BLOCK: u64 = 1 << 20;
+
+/// Figures about an open database, for system tables and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DbStats {
+    /// Newest published commit.
+    pub read_point: SeqNo,
+    /// Oldest commit that a snapshot may still read at.
+    pub watermark: SeqNo,
+    /// Snapshots and transactions alive.
+    pub snapshot_count: usize,
+    /// Bytes of log that recovery would read.
+    pub wal_bytes: u64,
+    /// Bytes in sealed memtables that wait for their flush.
+    pub sealed_bytes: u64,
+}
+
+impl Db {
+    /// Opens the database in `dir`, creating it if the folder is empty or missing, and recovers it.
+    ///
+    /// Everything acknowledged before is there when this returns; commits that were in flight are whole or absent.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NewerFormat`], [`Error::Corrupt`], or I/O. Nothing is changed by a failed open.
+    pub fn open(env: Arc<dyn Env>, dir: &Path, options: Options, cold: Arc<dyn ColdTier>) -> Result<Db> {
+        let budget = MemoryBudget::new(options.memory_bytes_max);
+        Db::open_with(env, dir, options, budget, cold, None)
+    }
+
+    /// [`Db::open`] with a shared memory budget and a listener for background events.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_with(
+        env: Arc<dyn Env>,
+        dir: &Path,
+        options: Options,
+        budget: Arc<MemoryBudget>,
+        cold: Arc<dyn ColdTier>,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Result<Db> {
+        let inner = Arc::new(recovery::open(env, dir, options, budget, cold, listener)?);
+        recovery::settle(&inner)?;
+        Ok(Db { inner })
+    }
+
+    /// Tells the store the shape and storage kind of a table, which its background work needs. In memory only: call it
+    /// for every table after open and after each committed change of shape.
+    pub fn register_table(&self, schema: Arc<TableSchema>, kind: StorageKind) {
+        let mut tables = self.inner.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.insert(schema.table, Registered { schema, kind });
+    }
+
+    /// Tables that own storage, whether registered or not.
+    #[must_use]
+    pub fn tables(&self) -> Vec<TableId> {
+        let view = self.inner.views.load();
+        let mut tables: Vec<TableId> = view.tables.keys().copied().collect();
+        tables.extend(self.inner.manifest.version().tables.keys());
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
+
+    /// Starts a transaction at the current read point.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or an exhausted budget.
+    pub fn begin(&self) -> Result<Transaction> {
+        if self.inner.lock_sequencer().closed {
+            return Err(Error::Closed);
+        }
+        Transaction::new(Arc::clone(&self.inner), self.snapshot())
+    }
+
+    /// A snapshot at the current read point: everything acknowledged so far is in it (P4).
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.snapshots.take(&self.inner.views)
+    }
+
+    /// Reserves `count` row ids for a table without a primary key, and returns the first. Ids rise over the table's
+    /// life and are never handed out twice; a crash may skip some.
+    ///
+    /// # Errors
+    /// I/O on the manifest.
+    pub fn allocate_row_ids(&self, table: TableId, count: u64) -> Result<u64> {
+        let mut blocks = self.inner.row_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let block = blocks.entry(table).or_insert_with(|| {
+            let next = self.inner.manifest.version().table(table).map_or(0, |table| table.next_row_id);
+            RowIdBlock { next, reserved: next }
+        });
+        if block.next + count > block.reserved {
+            let reserved = block.next + count + ROW_ID_BLOCK;
+            self.inner.manifest.append(&[Edit::RowIds { table, next: reserved }])?;
+            block.reserved = reserved;
+        }
+        let first = block.next;
+        block.next += count;
+        Ok(first)
+    }
+
+    /// The memory budget shared by everything in this database.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<MemoryBudget> {
+        &self.inner.budget
+    }
+
+    /// The cache of run blocks.
+    #[must_use]
+    pub fn block_cache(&self) -> &Arc<BlockCache> {
+        &self.inner.block_cache
+    }
+
+    /// The environment that all files go through.
+    #[must_use]
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.inner.env
+    }
+
+    /// The database directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Figures for system tables and tests.
+    #[must_use]
+    pub fn stats(&self) -> DbStats {
+        let view = self.inner.views.load();
+        DbStats {
+            read_point: view.read_point(),
+            watermark: self.inner.snapshots.watermark(&self.inner.views),
+            snapshot_count: self.inner.snapshots.count(),
+            wal_bytes: self.inner.wal.live_bytes(),
+            sealed_bytes: view.sealed_bytes(),
+        }
+    }
+
+    /// Stops background work, syncs the log and marks it cleanly closed. Open transactions can no longer commit.
+    ///
+    /// # Errors
+    /// A log that failed earlier or fails now; everything acknowledged as durable is safe all the same.
+    pub fn close(self) -> Result<()> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock_sequencer(&self) -> MutexGuard<'_, Sequencer> {
+        self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn registered(&self, table: TableId) -> Option<Registered> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+    }
+
+    pub(crate) fn notify(&self, event: &Event) {
+        if let Some(listener) = &self.listener {
+            listener.notify(event);
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        self.work.stop();
+        let already = std::mem::replace(&mut self.lock_sequencer().closed, true);
+        if already { Ok(()) } else { self.wal.close() }
+    }
+}

@@ -1,1 +1,35 @@
-//! (being written)
+//! Every tunable of the row store: unit in the name, default, and the reason for the default.
+
+/// Settings of one open database. Start from `Options::default()` and change fields.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Cap on memtables, caches and queries together. 4 GiB leaves room for decode buffers on a small server.
+    pub memory_bytes_max: u64,
+    /// A memtable is sealed at this size. 64 MiB makes runs of about half a million rows, so that a few of them fill
+    /// a segment, and one flush takes well under a second.
+    pub memtable_bytes_max: u64,
+    /// Writers help flushing while more than this waits in sealed memtables: the stated debt bound of commits.
+    pub sealed_bytes_max: u64,
+    /// Share of `memory_bytes_max` that the block cache may hold.
+    pub block_cache_bytes_max: u64,
+    /// The log is kept below about this size by flushing the tables that pin its oldest part.
+    pub wal_bytes_max: u64,
+    /// A hybrid table without a commit for this long has its memtable flushed, so that its tail can be converted.
+    pub idle_flush_ms: u64,
+    /// Largest commit, encoded. Larger ones are refused before anything suffers.
+    pub commit_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            memory_bytes_max: 4 << 30,
+            memtable_bytes_max: 64 << 20,
+            sealed_bytes_max: 256 << 20,
+            block_cache_bytes_max: 256 << 20,
+            wal_bytes_max: 1 << 30,
+            idle_flush_ms: 500,
+            commit_bytes_max: 512 << 20,
+        }
+    }
+}

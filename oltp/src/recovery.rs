@@ -1,1 +1,191 @@
-//! (being written)
+//! Open: manifest → segments → log replay → removal of orphans → ready.
+//!
+//! The manifest says which files are live and how far each table is flushed; the log has everything after. Replay puts
+//! rows above a table's `flushed_through` into its memtable, and marks above a segment's `marks_through` onto the
+//! segment. Both are idempotent, so a crash during recovery is recovered from by the next open.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+
+use crate::cache::BlockCache;
+use crate::cold::{ColdTier, ColdView};
+use crate::commit::Sequencer;
+use crate::commit::record::CommitRecord;
+use crate::db::Inner;
+use crate::env::{Env, FileLock};
+use crate::error::{Error, Result};
+use crate::event::Listener;
+use crate::file::{FileId, FileKind};
+use crate::manifest::{Edit, Manifest, Version};
+use crate::memory::MemoryBudget;
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::schema::TableId;
+use crate::seqno::SeqNo;
+use crate::sstable::Run;
+use crate::txn::snapshot::Snapshots;
+use crate::view::{TableRows, Views};
+use crate::wal::{Frame, RecordKind, Wal, WalOptions};
+use crate::work::Work;
+
+/// Folders of a database, in the order of their creation.
+const FOLDERS: [&str; 3] = ["wal", "runs", "segments"];
+
+pub(crate) fn open(
+    env: Arc<dyn Env>,
+    dir: &Path,
+    options: Options,
+    budget: Arc<MemoryBudget>,
+    cold: Arc<dyn ColdTier>,
+    listener: Option<Arc<dyn Listener>>,
+) -> Result<Inner> {
+    let lock = prepare_directory(env.as_ref(), dir)?;
+    let (manifest, version) = Manifest::open(Arc::clone(&env), dir)?;
+    let block_cache = BlockCache::new(&budget, options.block_cache_bytes_max)?;
+    let mut tables = open_runs(&env, dir, &version, &block_cache)?;
+    let cold_view = cold.restore(&version.segments())?;
+
+    let mut replay = Replay {
+        version: &version,
+        cold: cold.as_ref(),
+        view: cold_view.as_ref(),
+        tables: &mut tables,
+        newest: HashMap::new(),
+        memtable_bytes_max: options.memtable_bytes_max,
+        dir,
+    };
+    let (wal, report) = Wal::open(
+        Arc::clone(&env),
+        dir,
+        manifest.db_id(),
+        version.wal_start,
+        WalOptions::default(),
+        manifest.file_allocator(),
+        &mut |file, frame| replay.frame(file, frame),
+    )?;
+    let newest = replay.newest;
+    if version.wal_start.is_none() {
+        // From now on a missing first log file is noticed.
+        manifest.append(&[Edit::WalReleased(wal.start())])?;
+    }
+    let last = report.last_seqno.max(version.last_seqno);
+    remove_orphans(env.as_ref(), dir, &version)?;
+    Ok(Inner {
+        views: Views::new(tables.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect(), cold_view, last),
+        sequencer: Mutex::new(Sequencer { last, newest, ..Sequencer::default() }),
+        env,
+        dir: dir.to_path_buf(),
+        options,
+        budget,
+        block_cache,
+        cold,
+        wal,
+        manifest,
+        snapshots: Arc::new(Snapshots::default()),
+        published: Condvar::new(),
+        tables: RwLock::new(HashMap::new()),
+        row_ids: Mutex::new(HashMap::new()),
+        work: Work::new(),
+        listener,
+        _lock: lock,
+    })
+}
+
+/// After a recovery that filled whole memtables: flushes them, so that repeated crashes do not pile up memory.
+pub(crate) fn settle(inner: &Inner) -> Result<()> {
+    while inner.flush_sealed()? {}
+    Ok(())
+}
+
+fn prepare_directory(env: &dyn Env, dir: &Path) -> Result<Box<dyn FileLock>> {
+    let create = |folder: &Path| env.create_dir_all(folder).map_err(|e| Error::io("create folder", folder, e));
+    create(dir)?;
+    let lock_file = dir.join("LOCK");
+    let lock = env.lock(&lock_file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_path_buf() },
+        _ => Error::io("lock", &lock_file, error),
+    })?;
+    for folder in FOLDERS {
+        create(&dir.join(folder))?;
+    }
+    env.sync_dir(dir).map_err(|e| Error::io("sync folder", dir, e))?;
+    Ok(lock)
+}
+
+fn list(env: &dyn Env, folder: &Path) -> Result<Vec<(FileKind, FileId)>> {
+    let names = env.list(folder).map_err(|e| Error::io("list", folder, e))?;
+    Ok(names.iter().filter_map(|name| FileKind::parse(name)).collect())
+}
+
+fn open_runs(
+    env: &Arc<dyn Env>,
+    dir: &Path,
+    version: &Version,
+    cache: &Arc<BlockCache>,
+) -> Result<BTreeMap<TableId, TableRows>> {
+    let mut tables: BTreeMap<TableId, TableRows> = BTreeMap::new();
+    for (table, live) in &version.tables {
+        let runs = live.runs.iter().map(|meta| Run::open(env, dir, meta, Arc::clone(cache))).collect::<Result<_>>()?;
+        tables.insert(*table, TableRows::new(runs));
+    }
+    Ok(tables)
+}
+
+/// Puts logged commits back into memory.
+struct Replay<'a> {
+    version: &'a Version,
+    cold: &'a dyn ColdTier,
+    view: &'a dyn ColdView,
+    tables: &'a mut BTreeMap<TableId, TableRows>,
+    newest: HashMap<TableId, SeqNo>,
+    memtable_bytes_max: u64,
+    dir: &'a Path,
+}
+
+impl Replay<'_> {
+    fn frame(&mut self, file: FileId, frame: &Frame<'_>) -> Result<()> {
+        if frame.kind != RecordKind::Commit as u8 {
+            return Ok(());
+        }
+        let record = CommitRecord::decode(Arc::from(frame.payload)).map_err(|(at, what)| {
+            Error::corrupt(FileKind::Wal, &FileKind::Wal.path(self.dir, file), frame.lsn.0 + at as u64, what)
+        })?;
+        for (table, range) in &record.tables {
+            self.newest.insert(*table, frame.seqno);
+            for key in record.keys().skip(range.start).take(range.len()) {
+                self.cold.replay_mark(self.view, key, frame.seqno)?;
+            }
+            let flushed_through = self.version.table(*table).map_or(SeqNo::ZERO, |table| table.flushed_through);
+            if frame.seqno > flushed_through {
+                let rows = self.tables.entry(*table).or_insert_with(|| TableRows::new(Vec::new()));
+                if rows.active.bytes() >= self.memtable_bytes_max {
+                    rows.seal_active();
+                }
+                let memtable: &Arc<Memtable> = &rows.active;
+                memtable.announce(frame.seqno);
+                memtable.apply(record.versions(range.clone(), frame.seqno));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes files that a crash left behind: written but never installed, or dropped but not yet removed.
+fn remove_orphans(env: &dyn Env, dir: &Path, version: &Version) -> Result<()> {
+    let live: HashSet<(FileKind, FileId)> = version.files().into_iter().collect();
+    for folder in ["runs", "segments"].map(|folder| dir.join(folder)) {
+        let orphans: Vec<PathBuf> = list(env, &folder)?
+            .into_iter()
+            .filter(|file| !live.contains(file))
+            .map(|(kind, id)| kind.path(dir, id))
+            .collect();
+        for orphan in &orphans {
+            env.remove(orphan).map_err(|e| Error::io("remove", orphan, e))?;
+        }
+        if !orphans.is_empty() {
+            env.sync_dir(&folder).map_err(|e| Error::io("sync folder", &folder, e))?;
+        }
+    }
+    Ok(())
+}

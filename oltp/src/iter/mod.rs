@@ -2,6 +2,7 @@
 //!
 //! Order is (user key ascending, SeqNo descending), so the newest version of a key comes first.
 
+pub mod bounded;
 pub mod merge;
 pub mod overlay;
 pub mod vec;

@@ -219,6 +219,21 @@ impl Wal {
         self.flush(end, Depth::Sync)
     }
 
+    /// Whether the log still takes records.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] since the first failed write or sync.
+    pub fn check(&self) -> Result<()> {
+        lock(&self.queue).check()
+    }
+
+    /// Refuses all further records and wakes everyone who waits, because of a failure outside the log after which
+    /// commits must not be acknowledged. The first reason stays.
+    pub fn poison(&self, reason: &str) {
+        lock(&self.queue).failure.get_or_insert_with(|| reason.to_owned());
+        self.changed.notify_all();
+    }
+
     /// Everything below this is synced. Never goes back.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {

@@ -1,0 +1,288 @@
+//! The commit pipeline: from a transaction's writes to an acknowledged, visible, durable commit.
+//!
+//! ```text
+//!   outside any lock   encode · reserve memory · locate the segment rows that the writes supersede   (I/O allowed)
+//!   in the mutex       validate · take the SeqNo · copy to the log buffer · append marks             (memory only)
+//!   outside again      apply to memtables · sync the log · publish in commit order · acknowledge
+//! ```
+//!
+//! Always true:
+//! * a SeqNo is taken only together with a place in the log, so the log is in commit order (I2, P2);
+//! * the read point passes a durable commit only after its frame was synced, so nobody reads what a crash could lose;
+//! * locations are hints and keys are the truth: if the cold tier changed since they were resolved, they are resolved
+//!   again before the SeqNo is taken (I6).
+//!
+//! The pipeline follows Pebble's commit pipeline; the durable horizon follows DuckDB's 2026 group commit.
+
+pub(crate) mod record;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cold::Location;
+use crate::db::Inner;
+use crate::error::{Error, Result};
+use crate::memory::Reservation;
+use crate::memtable::Memtable;
+use crate::schema::TableId;
+use crate::seqno::SeqNo;
+use crate::txn::Overlay;
+use crate::txn::conflict::{ConflictIndex, fingerprint};
+use crate::view::{ReadView, Snapshot, TableRows};
+use crate::wal::{Lsn, RecordKind};
+use record::CommitRecord;
+
+/// What an acknowledged commit survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Kill -9 and power loss: acknowledged after its log frame was synced.
+    #[default]
+    Durable,
+    /// Neither, until the log is synced for another reason or by the interval: acknowledged once visible.
+    Buffered,
+}
+
+/// Everything that the commit mutex guards.
+#[derive(Default)]
+pub(crate) struct Sequencer {
+    pub(crate) last: SeqNo,
+    pub(crate) conflicts: ConflictIndex,
+    /// Commits with a SeqNo that are not published yet, in order.
+    pub(crate) pending: VecDeque<Arc<Pending>>,
+    /// Running conversions, which must learn of every commit that supersedes one of their inputs.
+    pub(crate) jobs: Vec<Arc<JobLog>>,
+    /// Newest commit to each table since open.
+    pub(crate) newest: HashMap<TableId, SeqNo>,
+    pub(crate) closed: bool,
+}
+
+/// A commit between its SeqNo and its publication.
+pub(crate) struct Pending {
+    pub(crate) seqno: SeqNo,
+    lsn: Lsn,
+    durability: Durability,
+    applied: AtomicBool,
+}
+
+/// What a running conversion must still learn: keys in its range that were committed while it ran.
+#[derive(Debug)]
+pub(crate) struct JobLog {
+    pub(crate) table: TableId,
+    /// Smallest and largest full key of the job's inputs.
+    pub(crate) keys: (Vec<u8>, Vec<u8>),
+    /// Commits at or below this are visible to the job itself. Pins the log above it.
+    pub(crate) through: SeqNo,
+    pub(crate) superseded: Mutex<Vec<(Vec<u8>, SeqNo)>>,
+}
+
+/// A sequenced commit, with the memtables that it was routed to.
+struct Ticket {
+    pending: Arc<Pending>,
+    memtables: Vec<Arc<Memtable>>,
+}
+
+impl Inner {
+    pub(crate) fn commit(
+        &self,
+        snapshot: &Snapshot,
+        writes: BTreeMap<TableId, Arc<Overlay>>,
+        unchanged: &[(TableId, Vec<u8>)],
+        reservation: Reservation,
+        durability: Durability,
+    ) -> Result<SeqNo> {
+        self.pace()?;
+        let record = CommitRecord::encode(&writes)?;
+        drop(writes);
+        if durability == Durability::Buffered {
+            self.wal.make_room(record.bytes.len())?;
+        }
+        let mut fingerprints: Vec<u64> = record.keys().map(fingerprint).collect();
+        let unchanged: Vec<u64> = unchanged.iter().map(|(_, key)| fingerprint(key)).collect();
+        let ticket = loop {
+            let view = self.views.load();
+            let marks = self.superseded_locations(&view, &record)?;
+            if let Some(ticket) =
+                self.sequence(snapshot, &view, &record, &mut fingerprints, &unchanged, &marks, durability)?
+            {
+                break ticket;
+            }
+        };
+        // The transaction's reservation becomes the memtable's: the same bytes, now committed.
+        if let Some(memtable) = ticket.memtables.first() {
+            memtable.hold(reservation);
+        }
+        for ((_, range), memtable) in record.tables.iter().zip(&ticket.memtables) {
+            memtable.apply(record.versions(range.clone(), ticket.pending.seqno));
+        }
+        ticket.pending.applied.store(true, Ordering::Release);
+        if durability == Durability::Durable
+            && let Err(error) = self.wal.sync_to(ticket.pending.lsn)
+        {
+            // The commits behind this one wait for a publication that will not come: let them see the failure.
+            self.published.notify_all();
+            return Err(error);
+        }
+        self.publish_through(ticket.pending.seqno)?;
+        self.work.wake();
+        Ok(ticket.pending.seqno)
+    }
+
+    /// Positions of live segment rows under the record's keys.
+    fn superseded_locations(&self, view: &ReadView, record: &CommitRecord) -> Result<Vec<Location>> {
+        let mut locations = Vec::new();
+        let mut keys = record.keys();
+        for (table, range) in &record.tables {
+            for key in keys.by_ref().take(range.len()) {
+                if let Some((location, _)) = view.cold.locate(*table, key, SeqNo::MAX)? {
+                    locations.push(location);
+                }
+            }
+        }
+        Ok(locations)
+    }
+
+    /// The part inside the mutex. `None` if the cold tier changed since `marks` were resolved in `resolved`.
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
+    fn sequence(
+        &self,
+        snapshot: &Snapshot,
+        resolved: &ReadView,
+        record: &CommitRecord,
+        fingerprints: &mut Vec<u64>,
+        unchanged: &[u64],
+        marks: &[Location],
+        durability: Durability,
+    ) -> Result<Option<Ticket>> {
+        let mut sequencer = self.lock_sequencer();
+        if sequencer.closed {
+            return Err(Error::Closed);
+        }
+        validate(&sequencer.conflicts, snapshot.seqno(), record, fingerprints, unchanged)?;
+        let view = self.views.load();
+        if !Arc::ptr_eq(&view.cold, &resolved.cold) {
+            return Ok(None);
+        }
+        let seqno = sequencer.last.next();
+        let lsn = self.wal.append(RecordKind::Commit, seqno, &[&record.bytes])?;
+        sequencer.last = seqno;
+        for location in marks {
+            self.cold.mark(view.cold.as_ref(), *location, seqno);
+        }
+        for job in &sequencer.jobs {
+            job.observe(record, seqno);
+        }
+        let memtables = self.route(&view, record, seqno);
+        for (table, _) in &record.tables {
+            sequencer.newest.insert(*table, seqno);
+        }
+        let watermark = self.snapshots.watermark(&self.views);
+        sequencer.conflicts.forget(watermark);
+        sequencer.conflicts.insert(seqno, std::mem::take(fingerprints));
+        let pending = Arc::new(Pending { seqno, lsn, durability, applied: AtomicBool::new(false) });
+        sequencer.pending.push_back(Arc::clone(&pending));
+        Ok(Some(Ticket { pending, memtables }))
+    }
+
+    /// The memtable of each table in the record, after sealing those that are full and creating those that are new.
+    fn route(&self, view: &ReadView, record: &CommitRecord, seqno: SeqNo) -> Vec<Arc<Memtable>> {
+        let mut changed: Option<BTreeMap<TableId, Arc<TableRows>>> = None;
+        let mut memtables = Vec::with_capacity(record.tables.len());
+        for (table, _) in &record.tables {
+            let rows = view.tables.get(table);
+            let active = match rows {
+                Some(rows) if rows.active.bytes() < self.options.memtable_bytes_max => Arc::clone(&rows.active),
+                _ => {
+                    let mut next = rows.map_or_else(|| TableRows::new(Vec::new()), |rows| TableRows::clone(rows));
+                    if rows.is_some() {
+                        next.seal_active();
+                    }
+                    let active = Arc::clone(&next.active);
+                    changed.get_or_insert_with(|| view.tables.clone()).insert(*table, Arc::new(next));
+                    active
+                }
+            };
+            active.announce(seqno);
+            memtables.push(active);
+        }
+        if let Some(tables) = changed {
+            self.views.install(tables, Arc::clone(&view.cold), Vec::new());
+        }
+        memtables
+    }
+
+    /// Advances the read point over every commit that is ready, and waits until it has passed `seqno`.
+    fn publish_through(&self, seqno: SeqNo) -> Result<()> {
+        let mut sequencer = self.lock_sequencer();
+        loop {
+            self.publish_ready(&mut sequencer);
+            if self.views.load().read_point() >= seqno {
+                return Ok(());
+            }
+            self.wal.check()?;
+            sequencer = self.published.wait(sequencer).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn publish_ready(&self, sequencer: &mut Sequencer) {
+        let durable = self.wal.durable_lsn();
+        let mut newest = None;
+        while let Some(pending) = sequencer.pending.front()
+            && pending.applied.load(Ordering::Acquire)
+            && (pending.durability == Durability::Buffered || pending.lsn <= durable)
+        {
+            newest = Some(pending.seqno);
+            sequencer.pending.pop_front();
+        }
+        if let Some(seqno) = newest {
+            self.views.publish(seqno);
+        }
+        // Wake the others too when the log failed, or they would wait for a publication that never comes.
+        if newest.is_some() || self.wal.check().is_err() {
+            self.published.notify_all();
+        }
+    }
+
+    /// Blocks until every commit that has a SeqNo now has been applied and published.
+    pub(crate) fn settle(&self) -> Result<SeqNo> {
+        let last = self.lock_sequencer().last;
+        if last > SeqNo::ZERO {
+            self.publish_through(last)?;
+        }
+        Ok(last)
+    }
+}
+
+/// First committer wins, for written keys and for those that must not have changed.
+fn validate(
+    conflicts: &ConflictIndex,
+    snapshot: SeqNo,
+    record: &CommitRecord,
+    fingerprints: &[u64],
+    unchanged: &[u64],
+) -> Result<()> {
+    let conflict = |key: &[u8]| Error::Conflict { table: table_of(key), key: key.to_vec() };
+    if let Some(at) = conflicts.find(fingerprints, snapshot) {
+        return Err(conflict(record.keys().nth(at).unwrap_or_default()));
+    }
+    if conflicts.find(unchanged, snapshot).is_some() {
+        return Err(conflict(&[]));
+    }
+    Ok(())
+}
+
+fn table_of(key: &[u8]) -> TableId {
+    TableId(key.first_chunk::<4>().map_or(0, |table| u32::from_be_bytes(*table)))
+}
+
+impl JobLog {
+    fn observe(&self, record: &CommitRecord, seqno: SeqNo) {
+        let Some((_, range)) = record.tables.iter().find(|(table, _)| *table == self.table) else { return };
+        let mut superseded = self.superseded.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in record.keys().skip(range.start).take(range.len()) {
+            if key >= self.keys.0.as_slice() && key <= self.keys.1.as_slice() {
+                superseded.push((key.to_vec(), seqno));
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is done to a database as a whole: dropping a table's storage, online checkpoints, verification.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use crate::db::{Db, Inner};
+use crate::error::{Error, Result};
+use crate::file::{FileId, FileKind};
+use crate::manifest::{Edit, Version};
+use crate::schema::TableId;
+
+/// What [`Db::verify`] read without finding fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Runs read whole.
+    pub run_count: u64,
+    /// Segments read whole.
+    pub segment_count: u64,
+    /// Versions in those runs.
+    pub version_count: u64,
+}
+
+impl Db {
+    /// Drops the storage of a table whose catalog entry is gone. Snapshots taken before go on reading it; its files go
+    /// when the last of them does.
+    ///
+    /// # Errors
+    /// I/O on the manifest; the table's storage then stays and can be dropped again.
+    pub fn drop_table(&self, table: TableId) -> Result<()> {
+        let inner = &self.inner;
+        let _restructuring = inner.work.restructuring.lock().unwrap_or_else(PoisonError::into_inner);
+        let _flushing = inner.work.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _installing = inner.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.tables.write().unwrap_or_else(PoisonError::into_inner).remove(&table);
+        inner.wal.sync_to(inner.wal.end_lsn())?;
+        let version = inner.manifest.version();
+        inner.append_edits(&[Edit::DropTable { table }])?;
+        let sequencer = inner.lock_sequencer();
+        let view = inner.views.load();
+        let mut tables = view.tables.clone();
+        tables.remove(&table);
+        let cold = inner.cold.drop_table(view.cold.as_ref(), table);
+        inner.views.install(tables, cold, files_of(&version, table));
+        drop(sequencer);
+        drop(view);
+        inner.remove_garbage();
+        Ok(())
+    }
+
+    /// Writes a complete copy of the database, as of now, into the new folder `dest`, while everything goes on.
+    /// Immutable files are hard-linked, so the copy is quick and costs no space until the originals are dropped; the
+    /// log is copied, because its files are overwritten in place. The copy opens like any database.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `dest` already holds a database; I/O. An unfinished copy does not open.
+    pub fn checkpoint(&self, dest: &Path) -> Result<()> {
+        let inner = &self.inner;
+        let env = inner.env.as_ref();
+        let io = |action, path: &Path, error| Error::io(action, path, error);
+        env.create_dir_all(dest).map_err(|e| io("create folder", dest, e))?;
+        if env.list(dest).map_err(|e| io("list", dest, e))?.iter().any(|name| FileKind::parse(name).is_some()) {
+            return Err(Error::Invalid(format!("{} already holds a database; choose an empty folder", dest.display())));
+        }
+        // With everything flushed the copy has little log to replay.
+        self.flush(None)?;
+        // The view pins the files while they are linked; nothing is installed meanwhile, so manifest and log agree.
+        let _installing = inner.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _view = inner.views.load();
+        let version = inner.manifest.version();
+        for folder in ["wal", "runs", "segments"].map(|folder| dest.join(folder)) {
+            env.create_dir_all(&folder).map_err(|e| io("create folder", &folder, e))?;
+        }
+        for (kind, id) in version.files() {
+            let (from, to) = (kind.path(&inner.dir, id), kind.path(dest, id));
+            env.hard_link(&from, &to).map_err(|e| io("link", &to, e))?;
+        }
+        let through = inner.wal.end_lsn();
+        inner.wal.sync_to(through)?;
+        inner.wal.copy_to(dest, through)?;
+        for folder in ["runs", "segments"].map(|folder| dest.join(folder)) {
+            env.sync_dir(&folder).map_err(|e| io("sync folder", &folder, e))?;
+        }
+        // The manifest comes last: without it the folder is not a database.
+        inner.manifest.copy_to(dest, &version)
+    }
+
+    /// Reads every live file whole and checks all checksums, key order and counts.
+    ///
+    /// # Errors
+    /// The first [`Error::Corrupt`], naming file and offset.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        let view = self.inner.views.load();
+        let mut report = VerifyReport::default();
+        for run in view.tables.values().flat_map(|rows| rows.runs()) {
+            run.verify()?;
+            report.run_count += 1;
+            report.version_count += run.meta().version_count;
+        }
+        report.segment_count = self.inner.cold.verify(view.cold.as_ref())?;
+        Ok(report)
+    }
+
+    /// Every file that the manifest names, besides the log and the manifest itself.
+    #[must_use]
+    pub fn live_files(&self) -> BTreeSet<(FileKind, FileId)> {
+        self.inner.manifest.version().files().into_iter().collect()
+    }
+
+    /// The current manifest version: runs, segments and how far each table is flushed.
+    #[must_use]
+    pub fn version(&self) -> Arc<Version> {
+        self.inner.manifest.version()
+    }
+
+    /// Bytes on disk that the database needs: live files, log and manifest; spare log files are left out.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        self.inner.disk_bytes()
+    }
+}
+
+impl Inner {
+    fn disk_bytes(&self) -> Result<u64> {
+        let mut total = self.wal.live_bytes();
+        for folder in [self.dir.clone(), self.dir.join("runs"), self.dir.join("segments")] {
+            for name in self.env.list(&folder).map_err(|e| Error::io("list", &folder, e))? {
+                let path = folder.join(&name);
+                match self.env.open(&path, crate::env::OpenMode::Read).and_then(|file| file.len()) {
+                    Ok(bytes) => total += bytes,
+                    // Dropped between the listing and now.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::io("read", &path, error)),
+                }
+            }
+        }
+        Ok(total)
+    }
+}
+
+fn files_of(version: &Version, table: TableId) -> Vec<(FileKind, FileId)> {
+    let only = Version {
+        tables: version.tables.clone().into_iter().filter(|(id, _)| *id == table).collect(),
+        ..Version::default()
+    };
+    only.files()
+}

@@ -1,0 +1,92 @@
+//! The memtable against a sorted map of (key, newest first), and its life cycle.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{EntrySpan, Memtable, Version};
+use crate::iter::{Cursor, VersionKind};
+use crate::seqno::SeqNo;
+
+fn version(key: &[u8], seqno: u64, value: Option<&[u8]>) -> Version {
+    let mut bytes = key.to_vec();
+    bytes.extend_from_slice(value.unwrap_or_default());
+    let span = EntrySpan {
+        kind: if value.is_some() { VersionKind::Put } else { VersionKind::Delete },
+        key_at: 0,
+        key_bytes: u32::try_from(key.len()).unwrap(),
+        value_at: u32::try_from(key.len()).unwrap(),
+        value_bytes: u32::try_from(value.unwrap_or_default().len()).unwrap(),
+    };
+    Version::new(&Arc::from(bytes), &span, SeqNo(seqno))
+}
+
+type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
+
+fn build(history: &[(Vec<u8>, Option<Vec<u8>>)]) -> (Arc<Memtable>, Model) {
+    let (memtable, mut model) = (Arc::new(Memtable::new()), Model::new());
+    for (at, (key, value)) in history.iter().enumerate() {
+        let seqno = at as u64 + 1;
+        memtable.announce(SeqNo(seqno));
+        memtable.apply(std::iter::once(version(key, seqno, value.as_deref())));
+        model.insert((key.clone(), Reverse(seqno)), value.clone());
+    }
+    (memtable, model)
+}
+
+fn history() -> impl Strategy<Value = Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+    let key = prop::collection::vec(0u8..4, 0..4);
+    let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..8));
+    prop::collection::vec((key, value), 0..700)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn get_finds_the_newest_version_at_or_below(history in history(), key in prop::collection::vec(0u8..4, 0..4), at in 0u64..800) {
+        let (memtable, model) = build(&history);
+        let expected = model
+            .range((key.clone(), Reverse(at))..)
+            .next()
+            .filter(|((found, _), _)| *found == key)
+            .map(|((_, Reverse(seqno)), value)| (SeqNo(*seqno), value.clone()));
+        let found = memtable.get(&key, SeqNo(at)).map(|(seqno, kind, version)| {
+            (seqno, (kind == VersionKind::Put).then(|| version.value().to_vec()))
+        });
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_cursor_walks_in_order_from_any_seek(history in history(), key in prop::collection::vec(0u8..4, 0..4), at in 0u64..800) {
+        let (memtable, model) = build(&history);
+        let mut cursor = memtable.cursor();
+        cursor.seek(&key, SeqNo(at)).unwrap();
+        for ((key, Reverse(seqno)), value) in model.range((key, Reverse(at))..) {
+            prop_assert!(cursor.valid());
+            prop_assert_eq!(cursor.key(), key.as_slice());
+            prop_assert_eq!(cursor.seqno(), SeqNo(*seqno));
+            prop_assert_eq!(cursor.value(), value.as_deref().unwrap_or_default());
+            cursor.next().unwrap();
+        }
+        prop_assert!(!cursor.valid());
+    }
+}
+
+#[test]
+fn sealing_waits_for_announced_commits() {
+    let memtable = Arc::new(Memtable::new());
+    memtable.announce(SeqNo(7));
+    let waiter = {
+        let memtable = Arc::clone(&memtable);
+        std::thread::spawn(move || {
+            memtable.wait_applied();
+            memtable.entry_count()
+        })
+    };
+    memtable.apply([version(b"a", 7, Some(b"1")), version(b"b", 7, None)].into_iter());
+    assert_eq!(waiter.join().unwrap(), 2, "the flush must see the whole commit");
+    assert_eq!(memtable.seqno_range(), (SeqNo(7), SeqNo(7)));
+}

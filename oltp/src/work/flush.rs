@@ -1,0 +1,227 @@
+//! Flush: a sealed memtable becomes a run, in one manifest edit with the marks that the log would otherwise have to keep.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use crate::compaction::gc::{GcOptions, Tombstones};
+use crate::compaction::job::merge_runs;
+use crate::db::{Db, Inner};
+use crate::error::Result;
+use crate::event::Event;
+use crate::file::{FileId, FileKind};
+use crate::manifest::Edit;
+use crate::memtable::Memtable;
+use crate::schema::{StorageKind, TableId};
+use crate::seqno::SeqNo;
+use crate::sstable::{Run, RunOptions, RunWriter};
+use crate::view::TableRows;
+
+impl Db {
+    /// Seals and flushes the memtable of `table`, or of every table. When this returns, recovery would read none of
+    /// their rows from the log.
+    ///
+    /// # Errors
+    /// I/O, or a log that failed.
+    pub fn flush(&self, table: Option<TableId>) -> Result<()> {
+        let tables = table.map_or_else(|| self.inner.tables_with_rows(), |table| vec![table]);
+        for table in tables {
+            self.inner.seal_memtable(table);
+        }
+        while self.inner.flush_sealed()? {}
+        while self.inner.seal_marks()? {}
+        self.inner.release_log()
+    }
+
+    /// One step of flushing: a sealed memtable, or one that should be sealed because its table is idle or pins too
+    /// much log. `false` if there was nothing to do.
+    ///
+    /// # Errors
+    /// I/O, or a log that failed.
+    pub fn flush_step(&self) -> Result<bool> {
+        if self.inner.flush_sealed()? {
+            return Ok(true);
+        }
+        if let Some(table) = self.inner.memtable_due() {
+            self.inner.seal_memtable(table);
+            return self.inner.flush_sealed();
+        }
+        if self.inner.seal_marks()? {
+            return Ok(true);
+        }
+        self.inner.remove_garbage();
+        self.inner.wal.prepare_spare()?;
+        Ok(false)
+    }
+}
+
+impl Inner {
+    fn tables_with_rows(&self) -> Vec<TableId> {
+        self.views.load().tables.keys().copied().collect()
+    }
+
+    /// Moves the table's memtable aside, if it has anything, so that it can be flushed.
+    fn seal_memtable(&self, table: TableId) {
+        let _sequencer = self.lock_sequencer();
+        let view = self.views.load();
+        let Some(rows) = view.tables.get(&table).filter(|rows| !rows.active.is_empty()) else { return };
+        let mut rows = TableRows::clone(rows);
+        rows.seal_active();
+        let mut tables = view.tables.clone();
+        tables.insert(table, Arc::new(rows));
+        self.views.install(tables, Arc::clone(&view.cold), Vec::new());
+    }
+
+    /// A table whose memtable should be flushed although it is not full.
+    fn memtable_due(&self) -> Option<TableId> {
+        let view = self.views.load();
+        let filled = view.tables.iter().filter(|(_, rows)| !rows.active.is_empty());
+        if self.wal.live_bytes() > self.options.wal_bytes_max {
+            return filled.min_by_key(|(_, rows)| rows.active.seqno_range().0).map(|(table, _)| *table);
+        }
+        let is_hybrid = |table| self.registered(table).is_some_and(|known| known.kind == StorageKind::Hybrid);
+        filled
+            .map(|(table, _)| *table)
+            .find(|table| is_hybrid(*table) && self.idle_ms(*table) >= self.options.idle_flush_ms)
+    }
+
+    /// Flushes the sealed memtable with the oldest commit. `false` if none is sealed.
+    pub(crate) fn flush_sealed(&self) -> Result<bool> {
+        let _flushing = self.work.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.views.load();
+        let sealed = view.tables.iter().filter_map(|(table, rows)| Some((*table, rows.sealed.first()?)));
+        let Some((table, memtable)) = sealed.min_by_key(|(_, memtable)| memtable.seqno_range().0) else {
+            return Ok(false);
+        };
+        let memtable = Arc::clone(memtable);
+        drop(view);
+        memtable.wait_applied();
+        let (_, through) = memtable.seqno_range();
+        self.wal.sync_to(self.wal.end_lsn())?;
+        let run = self.write_memtable(table, &memtable)?;
+        let run_id = run.as_ref().map(|run| run.meta().run);
+        self.install_flush(table, &memtable, run, through)?;
+        drop(memtable);
+        self.release_log()?;
+        self.remove_garbage();
+        self.notify(&Event::Flushed { table, run: run_id });
+        self.work.wake();
+        Ok(true)
+    }
+
+    fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Option<Arc<Run>>> {
+        // Tombstones stay: an older run may hold what they hide.
+        let watermark = self.snapshots.watermark(&self.views);
+        let options = GcOptions { watermark, tombstones: Tombstones::Keep };
+        let meta = merge_runs(vec![Box::new(memtable.cursor())], self.run_writer(table)?, options)?;
+        meta.map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache))).transpose()
+    }
+
+    pub(crate) fn run_writer(&self, table: TableId) -> Result<RunWriter> {
+        RunWriter::new(Arc::clone(&self.env), &self.dir, self.manifest.next_file(), table, RunOptions::default())
+    }
+
+    fn install_flush(
+        &self,
+        table: TableId,
+        memtable: &Arc<Memtable>,
+        run: Option<Arc<Run>>,
+        through: SeqNo,
+    ) -> Result<()> {
+        let _installing = self.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.views.load();
+        let mut edits = vec![Edit::FlushedThrough { table, seqno: through }];
+        edits.extend(run.iter().map(|run| Edit::AddRun(run.meta().clone())));
+        edits.extend(self.seal(table, through, view.cold.as_ref())?);
+        let dropped = self.append_edits(&edits)?;
+        let _sequencer = self.lock_sequencer();
+        let view = self.views.load();
+        let mut tables = view.tables.clone();
+        // A dropped table's memtable may still have been in flight.
+        if let Some(rows) = tables.get(&table) {
+            let mut rows = TableRows::clone(rows);
+            rows.sealed.retain(|sealed| !Arc::ptr_eq(sealed, memtable));
+            rows.runs.extend(run);
+            tables.insert(table, Arc::new(rows));
+        }
+        self.views.install(tables, Arc::clone(&view.cold), dropped);
+        Ok(())
+    }
+
+    /// Seals the marks of `table` through `through`, as edits.
+    fn seal(&self, table: TableId, through: SeqNo, cold: &dyn crate::cold::ColdView) -> Result<Vec<Edit>> {
+        let sealed = self.cold.seal(cold, table, through, &|| self.manifest.next_file())?;
+        Ok(sealed.into_iter().map(Edit::SetMarks).collect())
+    }
+
+    /// Appends edits to the manifest; returns the mark files that they replaced.
+    pub(crate) fn append_edits(&self, edits: &[Edit]) -> Result<Vec<(FileKind, FileId)>> {
+        let before: HashMap<FileId, Option<FileId>> =
+            self.manifest.version().segments().into_iter().map(|record| (record.segment, record.marks)).collect();
+        let replaced = edits.iter().filter_map(|edit| match edit {
+            Edit::SetMarks(sealed) => {
+                let old = before.get(&sealed.segment).copied().flatten()?;
+                (Some(old) != sealed.marks).then_some((FileKind::Marks, old))
+            }
+            _ => None,
+        });
+        let replaced: Vec<_> = replaced.collect();
+        self.manifest.append(edits)?;
+        Ok(replaced)
+    }
+
+    /// Seals the marks of one table whose rows are all flushed but whose marks pin the log. `false` if there is none.
+    fn seal_marks(&self) -> Result<bool> {
+        let _flushing = self.work.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _installing = self.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.manifest.version();
+        let (table, newest, view) = {
+            let sequencer = self.lock_sequencer();
+            let view = self.views.load();
+            let flushed = |table: TableId| {
+                view.tables.get(&table).is_none_or(|rows| rows.active.is_empty() && rows.sealed.is_empty())
+            };
+            let newest = |table: TableId| sequencer.newest.get(&table).copied().unwrap_or_default();
+            let segments = version.segments();
+            let pinned = segments.iter().find(|s| newest(s.table) > s.marks_through && flushed(s.table));
+            let Some(segment) = pinned else { return Ok(false) };
+            (segment.table, newest(segment.table), Arc::clone(&view))
+        };
+        self.wal.sync_to(self.wal.end_lsn())?;
+        let edits = self.seal(table, newest, view.cold.as_ref())?;
+        let dropped = self.append_edits(&edits)?;
+        let _sequencer = self.lock_sequencer();
+        let view = self.views.load();
+        self.views.install(view.tables.clone(), Arc::clone(&view.cold), dropped);
+        Ok(true)
+    }
+
+    /// Frees log files whose every commit is flushed and whose every mark is sealed.
+    pub(crate) fn release_log(&self) -> Result<()> {
+        let _installing = self.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.manifest.version();
+        let through = {
+            let sequencer = self.lock_sequencer();
+            let view = self.views.load();
+            let mut through = sequencer.last;
+            let memtables = view.tables.values().flat_map(|rows| rows.memtables()).filter(|m| !m.is_empty());
+            for memtable in memtables {
+                through = through.min(SeqNo(memtable.seqno_range().0.0 - 1));
+            }
+            for job in &sequencer.jobs {
+                through = through.min(job.through);
+            }
+            for segment in version.segments() {
+                if sequencer.newest.get(&segment.table).is_some_and(|newest| *newest > segment.marks_through) {
+                    through = through.min(segment.marks_through);
+                }
+            }
+            through
+        };
+        if let Some(start) = self.wal.releasable(through) {
+            // With the log goes the record of the newest commit; the manifest takes it over.
+            self.append_edits(&[Edit::LastSeqNo(through), Edit::WalReleased(start)])?;
+            self.wal.release(start)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Background work as plain calls: threads drive the steps live, tests drive them one by one.
+//!
+//! * [`Db::flush_step`]: a sealed memtable becomes a run (`flush`); marks are sealed; the log is released.
+//! * [`Db::convert_step`]: the cold tier turns runs into segments or rewrites segments (`convert`); runs of `row`
+//!   tables are merged (`merge`).
+//!
+//! Always true:
+//! * one flush at a time, so memtables of a table reach the manifest oldest first;
+//! * one conversion or merge at a time, so the inputs of a job stay live until it installs;
+//! * nothing enters the manifest before the log is durable through its newest SeqNo.
+
+mod convert;
+mod flush;
+mod merge;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::db::{Db, Inner};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::schema::TableId;
+use crate::seqno::SeqNo;
+
+/// Locks and signals of the background work.
+pub(crate) struct Work {
+    /// Held for a whole flush.
+    pub(crate) flushing: Mutex<()>,
+    /// Held for a whole conversion or merge.
+    pub(crate) restructuring: Mutex<()>,
+    /// Held from a job's manifest edit until its swap, and while the log is released: in between, manifest and view
+    /// disagree.
+    pub(crate) installing: Mutex<()>,
+    conversion_paused: AtomicBool,
+    /// When each table was last seen to change.
+    activity: Mutex<HashMap<TableId, (SeqNo, Duration)>>,
+    signal: Arc<Signal>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Wakes the background threads; outlives the database, so that a thread can notice that it is gone.
+#[derive(Default)]
+struct Signal {
+    state: Mutex<SignalState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SignalState {
+    stopped: bool,
+    tick: u64,
+}
+
+/// How often an idle background thread looks for work that no commit announced, such as idle tables.
+const POLL: Duration = Duration::from_millis(100);
+/// After this many waits of 5 ms a commit tries to flush by itself.
+const PACE_WAITS_MAX: u32 = 200;
+/// Pause after a failed step, so that a full disk does not turn into a busy loop.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Work {
+    pub(crate) fn new() -> Work {
+        Work {
+            flushing: Mutex::new(()),
+            restructuring: Mutex::new(()),
+            installing: Mutex::new(()),
+            conversion_paused: AtomicBool::new(false),
+            activity: Mutex::new(HashMap::new()),
+            signal: Arc::new(Signal::default()),
+            threads: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Tells the threads that there may be work.
+    pub(crate) fn wake(&self) {
+        self.signal.state.lock().unwrap_or_else(PoisonError::into_inner).tick += 1;
+        self.signal.changed.notify_all();
+    }
+
+    fn is_running(&self) -> bool {
+        !self.threads.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Stops the threads and waits for the steps they are in.
+    pub(crate) fn stop(&self) {
+        self.signal.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.signal.changed.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A background thread that panicked has printed why; its step was not installed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.signal.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.signal.changed.notify_all();
+    }
+}
+
+impl Db {
+    /// Starts the background threads: one that flushes, one that converts and merges. Without them the caller drives
+    /// [`Db::step`]. They end with [`Db::close`] or with the last handle.
+    pub fn start_background(&self) {
+        let mut threads = self.inner.work.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.is_empty() {
+            threads.push(self.spawn("strata-flush", Db::flush_step));
+            threads.push(self.spawn("strata-convert", Db::convert_step));
+        }
+    }
+
+    fn spawn(&self, name: &str, step: fn(&Db) -> Result<bool>) -> JoinHandle<()> {
+        let signal = Arc::clone(&self.inner.work.signal);
+        let weak = Arc::downgrade(&self.inner);
+        let body = move || {
+            loop {
+                let seen = signal.state.lock().unwrap_or_else(PoisonError::into_inner).tick;
+                let Some(inner) = weak.upgrade() else { return };
+                let pause = match step(&Db { inner: Arc::clone(&inner) }) {
+                    Ok(true) => None,
+                    Ok(false) => Some(POLL),
+                    Err(error) => {
+                        tracing::warn!(%error, "background step failed; it will be tried again");
+                        inner.notify(&Event::Failed { error: error.to_string() });
+                        Some(RETRY)
+                    }
+                };
+                drop(inner);
+                let state = signal.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.stopped {
+                    return;
+                }
+                if let Some(pause) = pause
+                    && (pause == RETRY || state.tick == seen)
+                {
+                    drop(signal.changed.wait_timeout(state, pause));
+                }
+            }
+        };
+        #[expect(clippy::expect_used, reason = "a process that cannot start a thread at open cannot run")]
+        std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("the system refused a thread")
+    }
+
+    /// Does one piece of background work, the most urgent first; `false` if there was none.
+    ///
+    /// # Errors
+    /// Whatever the work met; it is not installed then and can be tried again.
+    pub fn step(&self) -> Result<bool> {
+        Ok(self.flush_step()? || self.convert_step()?)
+    }
+
+    /// Holds back conversions (not flushes) while `paused`. Calls of [`Db::convert`] and [`Db::compact`] still work.
+    pub fn pause_conversion(&self, paused: bool) {
+        self.inner.work.conversion_paused.store(paused, Ordering::Release);
+        self.inner.work.wake();
+    }
+}
+
+impl Inner {
+    /// The stated debt bound (P7): a commit waits while more than `sealed_bytes_max` is sealed and not flushed. Without
+    /// background threads the committing thread flushes itself.
+    pub(crate) fn pace(&self) -> Result<()> {
+        let mut waits = 0;
+        while self.views.load().sealed_bytes() > self.options.sealed_bytes_max {
+            self.wal.check()?;
+            waits += 1;
+            // A background thread that cannot flush, say for a full disk, must not make commits wait for ever: in the
+            // end the committing thread tries itself, and its caller gets the reason.
+            if self.work.is_running() && waits < PACE_WAITS_MAX {
+                self.work.wake();
+                // Short waits, so that the delay follows the flush and no commit waits longer than it must.
+                let state = self.work.signal.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.stopped {
+                    return Err(Error::Closed);
+                }
+                drop(self.work.signal.changed.wait_timeout(state, Duration::from_millis(5)));
+            } else {
+                self.flush_sealed()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Milliseconds since `table` last changed, as far as the background work has noticed.
+    fn idle_ms(&self, table: TableId) -> u64 {
+        let newest = self.lock_sequencer().newest.get(&table).copied().unwrap_or_default();
+        let now = self.env.monotonic();
+        let mut activity = self.work.activity.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = activity.entry(table).or_insert((newest, now));
+        if seen.0 != newest {
+            *seen = (newest, now);
+        }
+        u64::try_from(now.saturating_sub(seen.1).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Removes files that no view names any more. A file that cannot be removed is an orphan for the next open.
+    pub(crate) fn remove_garbage(&self) {
+        for (kind, id) in self.views.collect() {
+            if kind == crate::file::FileKind::Run {
+                self.block_cache.evict_file(id);
+            }
+            let path = kind.path(&self.dir, id);
+            if let Err(error) = self.env.remove(&path) {
+                tracing::warn!(%error, file = %path.display(), "cannot remove a dropped file; the next open will");
+            }
+        }
+    }
+}

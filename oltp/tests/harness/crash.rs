@@ -1,0 +1,146 @@
+//! Power loss at every operation: a workload of transactions, flushes, conversions, compactions and merges runs in the
+//! simulated environment and the machine dies at its 1st, 2nd, ... last write, sync, create, rename or remove. After
+//! each death the directory is opened again under three assumptions about what the disk had kept (nothing un-synced,
+//! everything, a random half of the sectors and names), and must hold:
+//!
+//! * every acknowledged durable commit (P1, I1);
+//! * exactly the state after some prefix of the commits, no commit in part (P2);
+//! * each row once, by scan and by point read alike (I6, I7);
+//! * no file that the manifest does not name (I4);
+//! * and it must take another commit, and open once more.
+//!
+//! A failing case prints the operation and the assumption; both are arguments of `crash_once`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use strata_oltp::db::Durability;
+use strata_oltp::env::Env;
+use strata_oltp::env::sim::{PowerLoss, SimEnv};
+use strata_oltp::schema::StorageKind;
+use strata_oltp::{Db, FileKind, Options, Result, TableId};
+
+use super::{MakeTier, Rows, contents, key, row, schema};
+
+const HYBRID: TableId = TableId(10);
+const ROW: TableId = TableId(11);
+const DIR: &str = "/db";
+
+/// What the workload did until it ended or the machine died.
+#[derive(Default)]
+pub struct History {
+    /// State after each commit that was tried, the empty one first.
+    states: Vec<Rows>,
+    /// Number of commits that were acknowledged as durable.
+    acknowledged: usize,
+}
+
+fn open(env: &SimEnv, make_tier: MakeTier) -> Result<Db> {
+    let shared: Arc<dyn Env> = Arc::new(env.clone());
+    let options = Options { memtable_bytes_max: 1_500, idle_flush_ms: u64::MAX, ..Options::default() };
+    let tier = make_tier(&shared, Path::new(DIR));
+    let db = Db::open(shared, Path::new(DIR), options, tier)?;
+    db.register_table(schema(HYBRID), StorageKind::Hybrid);
+    db.register_table(schema(ROW), StorageKind::Row);
+    Ok(db)
+}
+
+/// Deterministic transactions over twelve keys of two tables, with every kind of background work in between.
+pub fn workload(env: &SimEnv, make_tier: MakeTier, history: &mut History) -> Result<()> {
+    history.states.push(Rows::new());
+    let db = open(env, make_tier)?;
+    for round in 0i32..40 {
+        let mut transaction = db.begin()?;
+        let mut state = history.states.last().unwrap().clone();
+        for (nth, table) in (0..).zip([HYBRID, ROW, HYBRID]) {
+            let id = (round * 5 + nth * 3) % 12;
+            let key = key(table, id);
+            if (round + nth) % 4 == 3 {
+                transaction.delete(table, key.clone())?;
+                state.remove(&key);
+            } else {
+                let row = row(table, id, i64::from(round));
+                transaction.put(table, key.clone(), row.clone())?;
+                state.insert(key, row);
+            }
+        }
+        history.states.push(state);
+        let durable = round % 7 != 2;
+        transaction.commit(if durable { Durability::Durable } else { Durability::Buffered })?;
+        if durable {
+            history.acknowledged = history.states.len() - 1;
+        }
+        match round {
+            6 | 20 | 33 => db.flush(None)?,
+            9 | 23 => db.convert(HYBRID)?,
+            13 => db.merge_runs(ROW)?,
+            16 | 28 => db.compact(HYBRID)?,
+            36 => drop(db.allocate_row_ids(HYBRID, 3)?),
+            _ => drop(db.step()?),
+        }
+    }
+    db.close()
+}
+
+fn everything(db: &Db) -> Rows {
+    let snapshot = db.snapshot();
+    let mut rows = contents(&snapshot, HYBRID);
+    rows.extend(contents(&snapshot, ROW));
+    rows
+}
+
+fn check_files(env: &SimEnv, db: &Db) {
+    let live = db.live_files();
+    for (path, _) in env.files() {
+        let folder = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        if folder == "runs" || folder == "segments" {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let file = FileKind::parse(&name).unwrap_or_else(|| panic!("foreign file {name}"));
+            assert!(live.contains(&file), "I4: orphan {name}");
+        }
+    }
+}
+
+/// One death and two reopenings.
+pub fn crash_once(make_tier: MakeTier, op: u64, loss: PowerLoss) {
+    let env = SimEnv::new(op);
+    env.crash_at(op);
+    let mut history = History::default();
+    let outcome = workload(&env, make_tier, &mut history);
+    let context = format!("crash at operation {op}, {loss:?}");
+    assert!(outcome.is_err() || !env.crashed(), "{context}: an error was swallowed");
+
+    let env = env.reboot(loss);
+    let db = open(&env, make_tier).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let found = everything(&db);
+    let prefix = (history.acknowledged..history.states.len()).find(|at| history.states[*at] == found);
+    assert!(
+        prefix.is_some(),
+        "{context}: not a prefix with the {} acknowledged of {} commits",
+        history.acknowledged,
+        history.states.len() - 1
+    );
+    check_files(&env, &db);
+
+    let mut transaction = db.begin().unwrap();
+    transaction.put(HYBRID, key(HYBRID, 99), row(HYBRID, 99, 1)).unwrap();
+    transaction.commit(Durability::Durable).unwrap();
+    let expected = everything(&db);
+    let env = env.reboot(PowerLoss::DropUnsynced);
+    drop(db);
+    let db = open(&env, make_tier).unwrap_or_else(|error| panic!("{context}, second open: {error}"));
+    assert_eq!(everything(&db), expected, "{context}: lost after the second crash");
+}
+
+/// [`crash_once`] at every `stride`-th operation of the workload, under all three assumptions.
+pub fn crash_everywhere(make_tier: MakeTier, stride: usize) {
+    let env = SimEnv::new(0);
+    workload(&env, make_tier, &mut History::default()).unwrap();
+    let op_count = env.ops();
+    assert!(op_count > 200, "the workload must do real work, not {op_count} operations");
+    for op in (0..=op_count).step_by(stride) {
+        for loss in [PowerLoss::DropUnsynced, PowerLoss::KeepAll, PowerLoss::Random(op)] {
+            crash_once(make_tier, op, loss);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the tests of the whole store share: a small schema, keys and rows of it, and reading everything back. The
+//! column store's tests run the same machines with their own tier.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "test support; not every test uses all of it")]
+
+pub mod crash;
+pub mod model;
+pub mod row_tier;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use arrow_schema::{DataType, Field};
+use strata_oltp::env::Env;
+use strata_oltp::key::{KeyCodec, table_range};
+use strata_oltp::row::{RowCodec, Value};
+use strata_oltp::schema::Column;
+use strata_oltp::{ColdTier, ColumnId, Snapshot, TableId, TableSchema};
+
+/// Makes the cold tier of a database in a directory.
+pub type MakeTier = fn(&Arc<dyn Env>, &Path) -> Arc<dyn ColdTier>;
+
+/// Full key to encoded row.
+pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A table of the tests, with its codecs made once: the machines encode millions of keys.
+struct TestTable {
+    schema: Arc<TableSchema>,
+    keys: KeyCodec,
+    rows: RowCodec,
+}
+
+/// `table (id INT PRIMARY KEY, amount BIGINT, note TEXT)` for tables 10 and 11.
+fn table(table: TableId) -> &'static TestTable {
+    static TABLES: OnceLock<[TestTable; 2]> = OnceLock::new();
+    &TABLES.get_or_init(|| [10, 11].map(|id| TestTable::new(TableId(id))))[table.0 as usize - 10]
+}
+
+impl TestTable {
+    fn new(table: TableId) -> TestTable {
+        let column =
+            |id, name, data_type, nullable| Column { id: ColumnId(id), field: Field::new(name, data_type, nullable) };
+        let columns = vec![
+            column(1, "id", DataType::Int32, false),
+            column(2, "amount", DataType::Int64, true),
+            column(3, "note", DataType::Utf8View, true),
+        ];
+        let schema = Arc::new(TableSchema::new(table, 1, columns, vec![0]).unwrap());
+        TestTable { keys: KeyCodec::new(&schema), rows: RowCodec::new(&schema), schema }
+    }
+}
+
+/// The schema of table 10 or 11.
+pub fn schema(id: TableId) -> Arc<TableSchema> {
+    Arc::clone(&table(id).schema)
+}
+
+/// The full key of row `id`.
+pub fn key(table_id: TableId, id: i32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table(table_id).keys.encode(&[Value::Int32(id)], &mut bytes).unwrap();
+    bytes
+}
+
+/// The encoded row `id` with values derived from `amount`; every third note is NULL.
+pub fn row(table_id: TableId, id: i32, amount: i64) -> Vec<u8> {
+    let note = format!("note {amount}");
+    let note = if amount % 3 == 0 { Value::Null } else { Value::Text(&note) };
+    let mut bytes = Vec::new();
+    table(table_id).rows.encode(&[Value::Int32(id), Value::Int64(amount), note], &mut bytes).unwrap();
+    bytes
+}
+
+/// Every row of `table` at the snapshot: rows of the row part and of the cold tier, each read exactly once (I7), and
+/// each point read must agree with the scan.
+pub fn contents(snapshot: &Snapshot, table: TableId) -> Rows {
+    let range = table_range(table);
+    let range = range.start.as_slice()..range.end.as_slice();
+    let view = snapshot.view();
+    let mut found = Rows::new();
+    if let Some(rows) = view.rows(table) {
+        let mut scan = rows.scan(range.clone(), snapshot.seqno(), None).unwrap();
+        while scan.next().unwrap() {
+            assert!(found.insert(scan.key().to_vec(), scan.value().to_vec()).is_none(), "I7: a row twice");
+        }
+    }
+    for (key, location) in view.cold().scan_keys(table, range, snapshot.seqno()).unwrap() {
+        let row = view.cold().read_row(&schema(table), location).unwrap();
+        assert!(found.insert(key.clone(), row).is_none(), "I6: two homes for {key:?}");
+    }
+    for (key, row) in &found {
+        assert_eq!(snapshot.get(&schema(table), key).unwrap().as_ref(), Some(row), "point read of {key:?}");
+    }
+    found
+}
