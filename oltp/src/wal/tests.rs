@@ -261,6 +261,20 @@ fn a_newer_format_is_refused_as_such() {
 }
 
 #[test]
+fn commit_numbers_that_do_not_rise_are_corruption() {
+    let env = sample(2, one_file());
+    let mut frame = Vec::new();
+    let lsn = open(&env, None, one_file()).expect("open").report.end;
+    record::begin_frame(&mut frame, RecordKind::Commit, lsn, SeqNo(2), &[&payload_of(2)]);
+    record::seal_frame(Identity::new(FileKind::Wal, &DB_ID, FileId(1)), &mut frame, lsn);
+    let mut bytes = env.read_file(&wal_path(1)).expect("read");
+    bytes.truncate(HEADER_BYTES + lsn.0 as usize);
+    bytes.extend_from_slice(&frame);
+    env.write_file(&wal_path(1), &bytes).expect("write");
+    assert!(matches!(replayed(&env, None), Err(Error::Corrupt { .. })));
+}
+
+#[test]
 fn missing_and_foreign_files_are_noticed() {
     let env = sample(30, small_files());
     let segments = open(&env, None, small_files()).expect("open").report.segments;

@@ -49,6 +49,7 @@ struct Queue {
     last_kind: Option<RecordKind>,
     last_seqno: SeqNo,
     is_flushing: bool,
+    waiter_count: usize,
     is_closed: bool,
     failure: Option<String>,
 }
@@ -99,6 +100,7 @@ impl Wal {
             last_kind: None,
             last_seqno: report.last_seqno,
             is_flushing: false,
+            waiter_count: 0,
             is_closed: false,
             failure: None,
         };
@@ -252,6 +254,12 @@ impl Wal {
         lock(&self.queue).buffer.len() as u64
     }
 
+    /// Threads waiting for another thread's write or sync.
+    #[must_use]
+    pub fn waiter_count(&self) -> usize {
+        lock(&self.queue).waiter_count
+    }
+
     /// The oldest file kept and its first position.
     #[must_use]
     pub fn start(&self) -> WalStart {
@@ -358,7 +366,9 @@ impl Wal {
             if !queue.is_flushing {
                 break;
             }
+            queue.waiter_count += 1;
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiter_count -= 1;
         }
         queue.is_flushing = true;
         let idle = std::mem::take(&mut queue.idle);

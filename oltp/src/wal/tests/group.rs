@@ -128,6 +128,12 @@ fn gated(files_max: u64) -> (SimEnv, Arc<Gate>, Arc<Wal>) {
     (disk, gate, Arc::new(wal))
 }
 
+fn wait_for_waiters(wal: &Wal, count: usize) {
+    while wal.waiter_count() < count {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn those_who_wait_share_the_next_sync() {
     let (disk, gate, wal) = gated(u64::MAX);
@@ -145,6 +151,7 @@ fn those_who_wait_share_the_next_sync() {
         let lsn = append(&wal, seqno).expect("append");
         threads.push(sync_in_thread(lsn));
     }
+    wait_for_waiters(&wal, 4);
     assert_eq!(wal.durable_lsn(), Lsn(0));
     gate.set_shut(false);
     for thread in threads {
@@ -170,6 +177,7 @@ fn those_who_wait_learn_of_a_failed_sync() {
             spawn(move || wal.sync_to(first))
         })
         .collect();
+    wait_for_waiters(&wal, 3);
     gate.set_shut(false);
     let results: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("thread")).collect();
     assert_eq!(results.iter().filter(|result| matches!(result, Err(Error::Io { .. }))).count(), 1);
