@@ -97,3 +97,23 @@ fn run_v1_is_what_is_written() {
     let (bytes, _) = write_v1();
     assert!(bytes == RUN_V1, "run bytes changed: a changed byte is a new format version");
 }
+
+/// The worked example of the run format.
+#[test]
+fn example_is_what_is_written() {
+    let (sim, env, dir) = directory();
+    let options = RunOptions { compression: Compression::None, filter_bits_per_key: 0, ..RunOptions::default() };
+    let mut writer = RunWriter::new(env, dir, FileId(7), TableId(5), options).unwrap();
+    let versions =
+        [Version::put(b"apple", 9, "red"), Version::put(b"apple", 3, "green"), Version::delete(b"banana", 4)];
+    for version in versions {
+        writer.add(&version.key, version.seqno, version.kind, &version.value).unwrap();
+    }
+    writer.finish().unwrap();
+    let text = include_str!("../src/sstable/FORMAT.md");
+    let example = text.split("```hex").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let words = example.lines().filter_map(|line| line.split(';').next()).flat_map(str::split_whitespace);
+    let expected: Vec<u8> = words.map(|word| u8::from_str_radix(word, 16).unwrap()).collect();
+    let written = sim.read_file(&FileKind::Run.path(dir, FileId(7))).unwrap();
+    assert_eq!(written, expected, "{written:02x?}");
+}
