@@ -1,0 +1,1 @@
+//! Golden plans: one line of shapes in, one plan out.
