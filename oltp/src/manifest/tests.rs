@@ -274,7 +274,8 @@ fn a_torn_watermark_proves_nothing_about_itself() {
         aligned += 1;
         env.crash_at(env.ops() + 1);
         manifest.append(&[Edit::RowIds { table: TableId(1), next: 5 }]).expect_err("the machine died");
-        for seed in 0..16 {
+        // One outcome in twelve keeps the length and the last sector but not the one before it.
+        for seed in 0..64 {
             let (_, version) = open(&env.reboot(PowerLoss::Random(seed))).expect("open");
             assert_eq!(version.segments().len(), 1);
         }
