@@ -1,1 +1,22 @@
-//! The scan that unites segments with the row part; the only folder of this crate that names DataFusion.
+//! The scan: one leaf of a query plan that reads fresh rows and segments together, at one snapshot.
+//!
+//! ```text
+//! StrataTable ──plan──► items ──► SegmentSource ──run──► morsels ──► RecordBatches
+//!                        ├ key range of fresh rows        merged at the snapshot, own writes on top
+//!                        └ row group of a segment         minus its invisible positions, by the Parquet reader
+//! ```
+//!
+//! The only place of this crate that names DataFusion.
+
+mod provider;
+mod view;
+
+mod items;
+mod morsel;
+mod prune;
+mod reader;
+mod source;
+mod statistics;
+
+pub use provider::StrataTable;
+pub use view::{BoundView, ScanCounters};
