@@ -136,6 +136,13 @@ impl Marks {
         bitmap
     }
 
+    /// Positions superseded at or below `at`.
+    #[must_use]
+    pub fn count_at(&self, at: SeqNo) -> u64 {
+        let hot = self.hot();
+        hot.settled.len() + hot.log.partition_point(|&(seqno, _)| seqno <= at) as u64
+    }
+
     /// Marks of all snapshots.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -10,7 +10,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use strata_oltp::cold::{ColdJob, ColdOutput, ColdPlan, RowPart, SealedMarks, SegmentRecord};
 use strata_oltp::env::Env;
@@ -57,9 +56,6 @@ impl Default for StoreOptions {
     }
 }
 
-/// How long after a rewrite that had to keep superseded rows a forced one tries again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
 /// The column store of one database.
 #[derive(Debug)]
 pub struct Store {
@@ -67,8 +63,6 @@ pub struct Store {
     options: StoreOptions,
     /// Highest watermark seen: no snapshot is below it, now or ever.
     watermark: AtomicU64,
-    /// When the last job ended, in milliseconds of the monotonic clock.
-    last_job_ms: AtomicU64,
 }
 
 /// Opened output of a job, between `run` and `install`.
@@ -83,7 +77,7 @@ impl Store {
     pub fn new(env: Arc<dyn Env>, dir: &Path, budget: Arc<MemoryBudget>, options: StoreOptions) -> Arc<Store> {
         let cache = ColumnCache::new(&budget, options.cache_bytes_max);
         let context = SegmentContext { env, dir: Arc::from(dir), budget, cache };
-        Arc::new(Store { context, options, watermark: AtomicU64::new(0), last_job_ms: AtomicU64::new(0) })
+        Arc::new(Store { context, options, watermark: AtomicU64::new(0) })
     }
 
     /// The cache of decoded columns.
@@ -118,29 +112,16 @@ impl Store {
         };
         Ok(Arc::new(Segment::open(&self.context, record.segment, meta, marks)?))
     }
+}
 
-    fn shape(&self, segment: &Segment, force: bool) -> SegmentShape {
-        let (marks, meta) = (segment.marks(), segment.meta());
-        // Marks a segment was born with are rows some snapshot still needed; a rewrite before that snapshot is gone
-        // would copy them again, and a forced one would never end.
-        let kept = meta.mark_count;
-        let is_gone = SeqNo(self.watermark.load(Ordering::Relaxed)) >= meta.newest_mark;
-        let now_ms = self.now_ms();
-        let waited = now_ms.saturating_sub(self.last_job_ms.load(Ordering::Relaxed));
-        let counts = is_gone || (force && u128::from(waited) >= RETRY_AFTER.as_millis());
-        SegmentShape {
-            segment: segment.id(),
-            rows: u64::from(segment.row_count()),
-            marks: if counts { marks.count() } else { marks.count().saturating_sub(kept) },
-            key_range: {
-                let (first, last) = segment.key_range();
-                (first.to_vec(), last.to_vec())
-            },
-        }
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.context.env.monotonic().as_millis()).unwrap_or(u64::MAX)
+/// A segment for the schedule: of its marks only those count that a rewrite drops, or it would be rewritten again.
+fn shape(segment: &Segment, watermark: SeqNo) -> SegmentShape {
+    let (first, last) = segment.key_range();
+    SegmentShape {
+        segment: segment.id(),
+        rows: u64::from(segment.row_count()),
+        marks: segment.marks().count_at(watermark),
+        key_range: (first.to_vec(), last.to_vec()),
     }
 }
 
@@ -171,15 +152,14 @@ impl ColdTier for Store {
 
     fn plan(&self, view: &dyn ColdView, rows: &RowPart) -> Option<ColdPlan> {
         let segments = ColdState::of(view).table(rows.table.table).segments();
-        let shapes: Vec<SegmentShape> = segments.iter().map(|segment| self.shape(segment, rows.force)).collect();
+        self.watermark.fetch_max(rows.watermark.0, Ordering::Relaxed);
+        let shapes: Vec<SegmentShape> = segments.iter().map(|segment| shape(segment, rows.watermark)).collect();
         schedule::plan(rows, &shapes, &self.options.schedule)
     }
 
     fn run(&self, view: &dyn ColdView, job: ColdJob<'_>) -> Result<ColdOutput> {
         self.watermark.fetch_max(job.watermark.0, Ordering::Relaxed);
-        let output = convert::run(self, ColdState::of(view), job);
-        self.last_job_ms.store(self.now_ms(), Ordering::Relaxed);
-        output
+        convert::run(self, ColdState::of(view), job)
     }
 
     fn translate(&self, output: &ColdOutput, superseded: &[(Vec<u8>, SeqNo)]) -> Result<Vec<(Location, SeqNo)>> {

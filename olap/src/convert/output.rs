@@ -142,7 +142,6 @@ impl<'a> SegmentsOutput<'a> {
         let WrittenSegment { id, mut meta } = writer.finish()?;
         let pairs = std::mem::take(&mut self.marks);
         meta.mark_count = pairs.len() as u64;
-        meta.newest_mark = pairs.iter().map(|mark| mark.1).max().unwrap_or_default();
         let context = self.store.context();
         let mut sealed = Sealed { file: None, through: self.marks_through, count: pairs.len() as u64 };
         if !pairs.is_empty() {

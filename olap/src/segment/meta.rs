@@ -32,8 +32,6 @@ pub struct SegmentMeta {
     pub row_groups: Vec<RowGroupMeta>,
     /// Marks the segment was born with: rows superseded already, that some snapshot still needed.
     pub mark_count: u64,
-    /// The newest of them.
-    pub newest_mark: SeqNo,
 }
 
 /// One column of a segment.
@@ -81,7 +79,6 @@ impl SegmentMeta {
         put_varint(&mut out, self.keys.file_bytes);
         out.extend_from_slice(&self.keys.footer_sum.to_le_bytes());
         put_varint(&mut out, self.mark_count);
-        put_varint(&mut out, self.newest_mark.0);
         put_varint(&mut out, self.row_groups.len() as u64);
         for group in &self.row_groups {
             put_varint(&mut out, u64::from(group.rows));
@@ -128,7 +125,6 @@ impl SegmentMeta {
         let parquet_bytes = fields.varint()?;
         let keys = KeyFile { file_bytes: fields.varint()?, footer_sum: fields.u64()? };
         let mark_count = fields.varint()?;
-        let newest_mark = SeqNo(fields.varint()?);
         let row_groups = (0..fields.count(1)?).map(|_| decode_group(&mut fields)).collect::<Result<Vec<_>>>()?;
         let mut columns = Vec::new();
         for _ in 0..fields.count(1)? {
@@ -139,17 +135,7 @@ impl SegmentMeta {
             return Err(fields.corrupt("row groups do not add up to the segment"));
         }
         fields.finish()?;
-        Ok(SegmentMeta {
-            table,
-            schema_version,
-            columns,
-            row_count,
-            keys,
-            parquet_bytes,
-            row_groups,
-            mark_count,
-            newest_mark,
-        })
+        Ok(SegmentMeta { table, schema_version, columns, row_count, keys, parquet_bytes, row_groups, mark_count })
     }
 }
 

@@ -240,7 +240,6 @@ impl SegmentWriter {
             parquet_bytes,
             row_groups: self.groups,
             mark_count: 0,
-            newest_mark: SeqNo::ZERO,
         };
         Ok(WrittenSegment { id: self.id, meta })
     }
