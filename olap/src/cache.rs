@@ -62,6 +62,9 @@ impl Cached {
     }
 }
 
+/// Chunks whose reading is remembered: ten columns of a billion rows, in about 2 MiB.
+const USED_CHUNKS_MAX: usize = 80_000;
+
 /// Counters of a [`ColumnCache`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
@@ -79,6 +82,8 @@ pub struct CacheStats {
 #[derive(Debug)]
 pub struct ColumnCache {
     cache: Cache<Slot, Cached, ByBytes>,
+    /// Chunks read lately, whether kept or not.
+    used: Cache<ChunkKey, ()>,
     bytes_max: u64,
     /// Equals the cache's weight whenever `accounts` is free.
     reservation: Reservation,
@@ -103,6 +108,7 @@ impl ColumnCache {
             .expect("all required options are set");
         let cache = Arc::new(ColumnCache {
             cache: Cache::with_options(options, ByBytes, Default::default(), Default::default()),
+            used: Cache::new(USED_CHUNKS_MAX),
             bytes_max,
             reservation: budget.reserve("column cache", 0).expect("nothing always fits"),
             accounts: Mutex::new(()),
@@ -125,9 +131,20 @@ impl ColumnCache {
         self.put(Slot::Chunk(key), Cached::Array(chunk));
     }
 
-    /// Drops everything.
+    /// Whether the chunk was read before, as far as remembered; remembers this reading. For callers that keep only
+    /// what is read again.
+    pub fn note_use(&self, key: ChunkKey) -> bool {
+        let known = self.used.get(&key).is_some();
+        if !known {
+            self.used.insert(key, ());
+        }
+        known
+    }
+
+    /// Drops everything, what was read before included.
     pub fn clear(&self) {
         let _accounts = lock(&self.accounts);
+        self.used.clear();
         self.cache.clear();
         self.balance();
     }

@@ -4,6 +4,7 @@
 //! StrataTable ──plan──► items ──► SegmentSource ──run──► morsels ──► RecordBatches
 //!                        ├ key range of fresh rows        merged at the snapshot, own writes on top
 //!                        └ row group of a segment         minus its invisible positions, by the Parquet reader
+//!                                                          or from the column cache
 //! ```
 //!
 //! The only place of this crate that names DataFusion.
@@ -12,11 +13,15 @@ mod provider;
 mod view;
 
 mod items;
-mod morsel;
 mod prune;
-mod reader;
 mod source;
 mod statistics;
+
+mod cached;
+mod fresh;
+mod morsel;
+mod output;
+mod reader;
 
 pub use provider::StrataTable;
 pub use view::{BoundView, ScanCounters};

@@ -30,7 +30,8 @@ use datafusion_physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use object_store::ObjectStore;
 
-use super::morsel::TableMorselizer;
+use super::morsel::{RowCounts, TableMorselizer};
+use super::output::ScanOutput;
 use super::reader::SegmentReaderFactory;
 use super::view::TableView;
 
@@ -80,10 +81,10 @@ impl FileSource for SegmentSource {
         let Some(projection) = self.parquet.projection() else {
             return internal_err!("the Parquet source of a table scan has no projection");
         };
-        let batch_rows = self.batch_rows.unwrap_or(base_config.batch_size.unwrap_or(8192));
-        let morselizer =
-            TableMorselizer::new(parquet, &self.view, projection, batch_rows, self.parquet.metrics(), partition)?;
-        Ok(Box::new(morselizer))
+        let batch_rows = self.batch_rows.or(base_config.batch_size).unwrap_or(8192);
+        let output = Arc::new(ScanOutput::new(Arc::clone(&self.view), projection, batch_rows)?);
+        let counts = RowCounts::new(self.parquet.metrics(), partition, &self.view);
+        Ok(Box::new(TableMorselizer { parquet, output, predicate: self.parquet.filter(), counts }))
     }
 
     fn table_schema(&self) -> &FileTableSchema {

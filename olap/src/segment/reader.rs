@@ -179,6 +179,14 @@ impl Segment {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// Whether the cache should be read, and filled, for these columns of a row group: it holds all of them, or each was
+    /// read before. Remembers the reading.
+    #[must_use]
+    pub fn note_use(&self, row_group: usize, columns: &[usize]) -> bool {
+        let keys = columns.iter().map(|&column| self.chunk_key(row_group, column));
+        keys.fold(true, |known, key| self.cache().note_use(key) && known)
+    }
+
     /// The encoded row at `position`, in the shape of `schema`: columns the segment was written without are NULL.
     ///
     /// # Errors
