@@ -1,0 +1,203 @@
+//! The catalog as DataFusion sees it: `strata` with its schemas, the system tables, and nothing else.
+//!
+//! Two forms share these types: fixed, for one statement of a session, where names and rows are those of one snapshot;
+//! and live, for an embedded `SessionContext`, where every look-up sees the newest commit and the query planner binds
+//! the snapshot later.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::datasource::TableType;
+use strata_olap::scan::StrataTable;
+use strata_oltp::TableId;
+use strata_oltp::view::Snapshot;
+
+use super::{CATALOG_NAME, Catalog, SYSTEM_SCHEMA, Table};
+use crate::embed::EmbeddedTable;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::system;
+
+/// Schema of the frames that UPDATE and DELETE read from: tables by their number, hidden columns shown. Its name is
+/// reserved, so no statement of a user can mean it.
+pub(crate) const HIDDEN_SCHEMA: &str = "_strata_hidden";
+
+/// Where names are looked up.
+#[derive(Clone)]
+pub(crate) enum Names {
+    /// At one snapshot.
+    Fixed { engine: Engine, catalog: Arc<Catalog>, snapshot: Snapshot },
+    /// At the newest commit, each time.
+    Live { engine: Engine },
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Names::Fixed { snapshot, .. } => write!(f, "names at commit {}", snapshot.seqno()),
+            Names::Live { .. } => f.write_str("newest names"),
+        }
+    }
+}
+
+impl Names {
+    fn engine(&self) -> &Engine {
+        match self {
+            Names::Fixed { engine, .. } | Names::Live { engine } => engine,
+        }
+    }
+
+    fn load(&self) -> Result<(Arc<Catalog>, Snapshot)> {
+        match self {
+            Names::Fixed { catalog, snapshot, .. } => Ok((Arc::clone(catalog), snapshot.clone())),
+            Names::Live { engine } => {
+                let snapshot = engine.db().snapshot();
+                Ok((engine.catalog_at(&snapshot)?, snapshot))
+            }
+        }
+    }
+
+    /// For callers that cannot fail: an unreadable catalog has no names; the look-up of a table then says why.
+    fn load_or_empty(&self) -> Arc<Catalog> {
+        self.load().map_or_else(|_| Arc::new(Catalog::empty()), |(catalog, _)| catalog)
+    }
+
+    fn provide(&self, table: &Table) -> Arc<dyn TableProvider> {
+        match self {
+            Names::Fixed { .. } => Arc::clone(&table.provider) as Arc<dyn TableProvider>,
+            Names::Live { .. } => Arc::new(EmbeddedTable::new(Arc::clone(&table.provider))),
+        }
+    }
+}
+
+/// The list with one catalog.
+#[derive(Debug)]
+pub(crate) struct Catalogs(pub Names);
+
+impl CatalogProviderList for Catalogs {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG_NAME.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG_NAME).then(|| Arc::new(Schemas(self.0.clone())) as Arc<dyn CatalogProvider>)
+    }
+}
+
+/// The catalog `strata`.
+#[derive(Debug)]
+pub(crate) struct Schemas(pub Names);
+
+impl CatalogProvider for Schemas {
+    fn schema_names(&self) -> Vec<String> {
+        let catalog = self.0.load_or_empty();
+        catalog.schema_names().chain([SYSTEM_SCHEMA]).map(str::to_owned).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let names = self.0.clone();
+        match name {
+            SYSTEM_SCHEMA => Some(Arc::new(SystemTables(names))),
+            HIDDEN_SCHEMA => Some(Arc::new(HiddenTables(names))),
+            _ => {
+                let known = self.0.load_or_empty().tables_of(name).is_some();
+                known.then(|| Arc::new(Tables { names, schema: name.to_owned() }) as Arc<dyn SchemaProvider>)
+            }
+        }
+    }
+}
+
+/// The tables of one schema.
+#[derive(Debug)]
+struct Tables {
+    names: Names,
+    schema: String,
+}
+
+#[async_trait]
+impl SchemaProvider for Tables {
+    fn table_names(&self) -> Vec<String> {
+        let catalog = self.names.load_or_empty();
+        let tables = catalog.tables_of(&self.schema);
+        tables.map(|tables| tables.map(|table| table.name.clone()).collect()).unwrap_or_default()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let (catalog, _) = self.names.load()?;
+        let table = catalog.tables_of(&self.schema).and_then(|mut tables| tables.find(|table| table.name == name));
+        Ok(table.map(|table| self.names.provide(table)))
+    }
+
+    fn register_table(
+        &self,
+        name: String,
+        _: Arc<dyn TableProvider>,
+    ) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Err(Error::unsupported(format!("creating table {name} through a SessionContext"))
+            .with_hint("use strata_sql::Session, or register foreign tables in a catalog of their own")
+            .into())
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Err(Error::unsupported(format!("dropping table {name} through a SessionContext"))
+            .with_hint("use strata_sql::Session")
+            .into())
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|known| known == name)
+    }
+}
+
+/// The schema `strata`.
+#[derive(Debug)]
+struct SystemTables(Names);
+
+#[async_trait]
+impl SchemaProvider for SystemTables {
+    fn table_names(&self) -> Vec<String> {
+        system::TABLE_NAMES.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let (catalog, snapshot) = self.0.load()?;
+        Ok(system::table(name, self.0.engine(), &catalog, &snapshot)?)
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        Ok(self.table_exist(name).then_some(TableType::View))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        system::TABLE_NAMES.contains(&name)
+    }
+}
+
+/// Tables by number, hidden columns shown.
+#[derive(Debug)]
+struct HiddenTables(Names);
+
+#[async_trait]
+impl SchemaProvider for HiddenTables {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let (catalog, _) = self.0.load()?;
+        let table = name.parse().ok().and_then(|id| catalog.find_id(TableId(id)));
+        let Some(table) = table else { return Ok(None) };
+        Ok(Some(Arc::new(StrataTable::with_hidden(Arc::clone(&table.shape))?)))
+    }
+
+    fn table_exist(&self, _: &str) -> bool {
+        false
+    }
+}

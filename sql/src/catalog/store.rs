@@ -1,0 +1,331 @@
+//! The catalog's rows: three system tables of kind `row`, written in the transaction of the DDL statement.
+//!
+//! Layout: FORMAT.md. A reader needs one point read (the version) to know whether the catalog it holds is the one its
+//! snapshot sees; only after a change are the tables read again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Field};
+use serde::{Deserialize, Serialize};
+use strata_oltp::key::{KeyCodec, table_range};
+use strata_oltp::row::{RowCodec, RowRef, Value};
+use strata_oltp::schema::{Column, StorageKind};
+use strata_oltp::txn::Transaction;
+use strata_oltp::view::Snapshot;
+use strata_oltp::{ColumnId, TableId, TableSchema};
+
+use super::{Catalog, DEFAULT_SCHEMA, Table, TableName};
+use crate::error::{Error, Result};
+
+/// Version of the rows' meaning; see FORMAT.md.
+const FORMAT_VERSION: i16 = 1;
+
+/// One system table: its shape and codecs, built once.
+pub(crate) struct SystemTable {
+    pub schema: Arc<TableSchema>,
+    keys: KeyCodec,
+    rows: RowCodec,
+}
+
+impl SystemTable {
+    fn new(id: u32, columns: &[(&str, DataType)], key_columns: usize) -> SystemTable {
+        let column = |(at, (name, data_type)): (usize, &(&str, DataType))| Column {
+            id: ColumnId(u32::try_from(at).unwrap_or(u32::MAX)),
+            field: Field::new(*name, data_type.clone(), false),
+        };
+        let columns = columns.iter().enumerate().map(column).collect();
+        let schema = TableSchema::new(TableId(id), 1, columns, (0..key_columns).collect());
+        let schema = Arc::new(schema.expect("the system tables are well formed"));
+        SystemTable { keys: KeyCodec::new(&schema), rows: RowCodec::new(&schema), schema }
+    }
+
+    fn key(&self, values: &[Value<'_>]) -> Result<Vec<u8>> {
+        let mut key = Vec::new();
+        self.keys.encode(values, &mut key)?;
+        Ok(key)
+    }
+
+    fn put(&self, txn: &mut Transaction, values: &[Value<'_>]) -> Result<()> {
+        let (mut key, mut row) = (Vec::new(), Vec::new());
+        self.keys.encode_row(values, &mut key)?;
+        self.rows.encode(values, &mut row)?;
+        Ok(txn.put(self.schema.table, key, row)?)
+    }
+
+    fn delete(&self, txn: &mut Transaction, key: &[Value<'_>]) -> Result<()> {
+        Ok(txn.delete(self.schema.table, self.key(key)?)?)
+    }
+
+    fn for_each(&self, snapshot: &Snapshot, mut visit: impl FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
+        let Some(rows) = snapshot.view().rows(self.schema.table) else { return Ok(()) };
+        let range = table_range(self.schema.table);
+        let mut cursor = rows.scan(&range.start..&range.end, snapshot.seqno(), None)?;
+        while cursor.next()? {
+            visit(RowRef::new(&self.rows, cursor.value())?)?;
+        }
+        Ok(())
+    }
+}
+
+static SCHEMAS: LazyLock<SystemTable> = LazyLock::new(|| SystemTable::new(1, &[("name", DataType::Utf8View)], 1));
+
+static TABLES: LazyLock<SystemTable> = LazyLock::new(|| {
+    let columns = [
+        ("schema", DataType::Utf8View),
+        ("name", DataType::Utf8View),
+        ("kind", DataType::Int16),
+        ("definition", DataType::BinaryView),
+        ("options", DataType::Utf8View),
+    ];
+    SystemTable::new(2, &columns, 2)
+});
+
+static STATE: LazyLock<SystemTable> = LazyLock::new(|| {
+    let columns = [
+        ("id", DataType::Int16),
+        ("format", DataType::Int16),
+        ("version", DataType::Int64),
+        ("next_table", DataType::Int64),
+    ];
+    SystemTable::new(3, &columns, 1)
+});
+
+/// The system tables, to be registered with the store.
+pub(crate) fn system_tables() -> [Arc<TableSchema>; 3] {
+    [&SCHEMAS, &TABLES, &STATE].map(|table| Arc::clone(&table.schema))
+}
+
+/// What the `options` column holds, as JSON.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct StoredOptions {
+    /// Character limits by column number.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    chars_max: BTreeMap<u32, u32>,
+}
+
+/// The newest catalog read so far.
+#[derive(Debug)]
+pub(crate) struct CatalogCache {
+    newest: Mutex<Arc<Catalog>>,
+}
+
+impl CatalogCache {
+    pub(crate) fn new() -> CatalogCache {
+        CatalogCache { newest: Mutex::new(Arc::new(Catalog::empty())) }
+    }
+
+    /// The catalog that `snapshot` sees. Costs one point read unless it has changed.
+    ///
+    /// # Errors
+    /// Corrupt or unreadable rows.
+    pub(crate) fn at(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
+        let (version, next_table) = read_state(snapshot)?;
+        let newest = Arc::clone(&self.newest.lock().unwrap_or_else(PoisonError::into_inner));
+        if newest.version == version {
+            return Ok(newest);
+        }
+        let loaded = Arc::new(load(snapshot, version, next_table)?);
+        if version > newest.version {
+            let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            if version > newest.version {
+                *newest = Arc::clone(&loaded);
+            }
+        }
+        Ok(loaded)
+    }
+}
+
+fn read_state(snapshot: &Snapshot) -> Result<(u64, u32)> {
+    let key = STATE.key(&[Value::Int16(0)])?;
+    let Some(bytes) = snapshot.get(&STATE.schema, &key)? else {
+        return Ok((0, Catalog::empty().next_table));
+    };
+    let row = RowRef::new(&STATE.rows, &bytes)?;
+    let format = row.i16(1);
+    if format != FORMAT_VERSION {
+        let message = format!("the catalog has format {format}, this program reads {FORMAT_VERSION}");
+        return Err(Error::new(crate::SqlState::NotInPrerequisiteState, message).with_hint("upgrade Strata"));
+    }
+    let next_table = u32::try_from(row.i64(3)).map_err(|_| Error::internal("a table number beyond 32 bits"))?;
+    Ok((row.i64(2).cast_unsigned(), next_table))
+}
+
+fn load(snapshot: &Snapshot, version: u64, next_table: u32) -> Result<Catalog> {
+    let mut catalog = Catalog { version, next_table, ..Catalog::empty() };
+    SCHEMAS.for_each(snapshot, |row| {
+        catalog.schemas.entry(row.text(0)?.to_owned()).or_default();
+        Ok(())
+    })?;
+    TABLES.for_each(snapshot, |row| {
+        let table = read_table(row)?;
+        let tables = catalog.schemas.entry(table.schema_name.clone()).or_default();
+        tables.insert(table.name.clone(), Arc::new(table));
+        Ok(())
+    })?;
+    Ok(catalog)
+}
+
+fn read_table(row: RowRef<'_>) -> Result<Table> {
+    let name = TableName { schema: row.text(0)?.to_owned(), table: row.text(1)?.to_owned() };
+    let damaged = |what: &str| {
+        Error::new(crate::SqlState::DataCorrupted, format!("the catalog entry of table {name} has {what}"))
+            .with_hint("restore the database from a checkpoint")
+    };
+    let kind = match row.i16(2) {
+        0 => StorageKind::Hybrid,
+        1 => StorageKind::Row,
+        _ => return Err(damaged("an unknown storage kind")),
+    };
+    let shape = TableSchema::from_bytes(row.variable(3))?;
+    let options: StoredOptions =
+        serde_json::from_str(row.text(4)?).map_err(|_| damaged("options that do not read as JSON"))?;
+    let position = |id: u32| shape.columns.iter().position(|column| column.id == ColumnId(id));
+    let chars_max = options.chars_max.iter().filter_map(|(id, limit)| Some((position(*id)?, *limit))).collect();
+    Table::new(name.schema, name.table, shape, kind, chars_max)
+}
+
+/// Changes of the catalog: each writes rows into the transaction and returns the transaction's new catalog.
+impl Catalog {
+    /// Number for the next table; taken when [`Catalog::with_table`] stores it.
+    pub(crate) fn next_table(&self) -> TableId {
+        TableId(self.next_table)
+    }
+
+    pub(crate) fn with_schema(&self, txn: &mut Transaction, name: &str) -> Result<Catalog> {
+        let mut changed = self.clone();
+        changed.schemas.insert(name.to_owned(), BTreeMap::new());
+        SCHEMAS.put(txn, &[Value::Text(name)])?;
+        changed.store_state(txn, self)
+    }
+
+    pub(crate) fn without_schema(&self, txn: &mut Transaction, name: &str) -> Result<Catalog> {
+        let mut changed = self.clone();
+        changed.schemas.remove(name);
+        SCHEMAS.delete(txn, &[Value::Text(name)])?;
+        changed.store_state(txn, self)
+    }
+
+    pub(crate) fn with_table(&self, txn: &mut Transaction, table: Table) -> Result<Catalog> {
+        let mut changed = self.clone();
+        write_table(txn, &table)?;
+        // A table must not be created in a schema that goes away at the same time; the default one never does.
+        if table.schema_name != DEFAULT_SCHEMA {
+            txn.require_unchanged(SCHEMAS.schema.table, SCHEMAS.key(&[Value::Text(&table.schema_name)])?);
+        }
+        changed.next_table = changed.next_table.max(table.id().0 + 1);
+        let tables = changed.schemas.entry(table.schema_name.clone()).or_default();
+        tables.insert(table.name.clone(), Arc::new(table));
+        changed.store_state(txn, self)
+    }
+
+    pub(crate) fn without_table(&self, txn: &mut Transaction, name: &TableName) -> Result<Catalog> {
+        let mut changed = self.clone();
+        if let Some(tables) = changed.schemas.get_mut(&name.schema) {
+            tables.remove(&name.table);
+        }
+        TABLES.delete(txn, &[Value::Text(&name.schema), Value::Text(&name.table)])?;
+        changed.store_state(txn, self)
+    }
+
+    /// Writes version and next table number. Every change writes this row, so two concurrent ones conflict and no
+    /// version is used twice.
+    fn store_state(mut self, txn: &mut Transaction, before: &Catalog) -> Result<Catalog> {
+        self.version = before.version + 1;
+        let values = [
+            Value::Int16(0),
+            Value::Int16(FORMAT_VERSION),
+            Value::Int64(self.version.cast_signed()),
+            Value::Int64(i64::from(self.next_table)),
+        ];
+        STATE.put(txn, &values)?;
+        Ok(self)
+    }
+}
+
+fn write_table(txn: &mut Transaction, table: &Table) -> Result<()> {
+    let id = |position: &usize| table.shape.columns[*position].id.0;
+    let chars_max = table.chars_max.iter().map(|(position, limit)| (id(position), *limit)).collect();
+    let options = serde_json::to_string(&StoredOptions { chars_max })
+        .map_err(|error| Error::internal(format!("table options cannot be written: {error}")))?;
+    let kind = match table.kind {
+        StorageKind::Hybrid => 0,
+        StorageKind::Row => 1,
+    };
+    let definition = table.shape.to_bytes();
+    let values = [
+        Value::Text(&table.schema_name),
+        Value::Text(&table.name),
+        Value::Int16(kind),
+        Value::Binary(&definition),
+        Value::Text(&options),
+    ];
+    TABLES.put(txn, &values)
+}
+
+/// Makes the commit fail if `table` is dropped or changed by another transaction first.
+pub(crate) fn pin_table(txn: &mut Transaction, table: &Table) -> Result<()> {
+    let key = TABLES.key(&[Value::Text(&table.schema_name), Value::Text(&table.name)])?;
+    txn.require_unchanged(TABLES.schema.table, key);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// One entry of each system table, as lines of hexadecimal bytes.
+    fn example() -> String {
+        let column = |id, name: &str, data_type, is_nullable| Column {
+            id: ColumnId(id),
+            field: Field::new(name, data_type, is_nullable),
+        };
+        let columns = vec![column(0, "id", DataType::Int32, false), column(1, "name", DataType::Utf8View, true)];
+        let shape = TableSchema::new(TableId(1025), 1, columns, vec![0]).unwrap();
+        let definition = shape.to_bytes();
+        let options = serde_json::to_string(&StoredOptions { chars_max: BTreeMap::from([(1, 25)]) }).unwrap();
+        let entries: [(&SystemTable, Vec<Value<'_>>); 3] = [
+            (&SCHEMAS, vec![Value::Text("app")]),
+            (
+                &TABLES,
+                vec![
+                    Value::Text("app"),
+                    Value::Text("users"),
+                    Value::Int16(0),
+                    Value::Binary(&definition),
+                    Value::Text(&options),
+                ],
+            ),
+            (&STATE, vec![Value::Int16(0), Value::Int16(FORMAT_VERSION), Value::Int64(3), Value::Int64(1026)]),
+        ];
+        let mut lines = String::new();
+        for (table, values) in &entries {
+            let (mut key, mut row) = (Vec::new(), Vec::new());
+            table.keys.encode_row(values, &mut key).unwrap();
+            table.rows.encode(values, &mut row).unwrap();
+            lines.push_str(&format!("{}\n{}\n", hex(&key), hex(&row)));
+        }
+        lines
+    }
+
+    #[test]
+    fn entries_are_written_as_version_1_wrote_them() {
+        let fixture = include_str!("../../../data/compat/v1/catalog.hex");
+        assert_eq!(example(), fixture);
+        let document = include_str!("FORMAT.md");
+        let state: Vec<&str> = fixture.lines().skip(4).collect();
+        assert!(state.iter().all(|line| document.contains(line)), "FORMAT.md shows the state row");
+        assert!(document.contains("{\"chars_max\":{\"1\":25}}"));
+    }
+
+    #[test]
+    fn unknown_options_are_ignored_and_missing_ones_default() {
+        let options: StoredOptions = serde_json::from_str("{\"later\":1}").unwrap();
+        assert!(options.chars_max.is_empty());
+    }
+}

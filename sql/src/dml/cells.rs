@@ -1,0 +1,179 @@
+//! Constants of INSERT, from SQL or JSON, as columns of the table's types, without a query plan.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, StringArray, new_null_array};
+use arrow::datatypes::{DataType, Field};
+use datafusion::sql::sqlparser::ast;
+
+use crate::error::{Error, Result, SqlState};
+use crate::statement::json::JsonValue;
+use crate::types::{Origin, assign, sql_name};
+
+/// One constant. Numbers keep the digits they were written with.
+pub(crate) type Cell = JsonValue;
+
+/// The constant that `expr` is, if it is a plain one.
+pub(crate) fn cell(expr: &ast::Expr) -> Option<Cell> {
+    match expr {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::Null => Some(Cell::Null),
+            ast::Value::Boolean(value) => Some(Cell::Boolean(*value)),
+            ast::Value::Number(digits, _) => Some(Cell::Number(digits.clone())),
+            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => {
+                Some(Cell::Text(text.clone()))
+            }
+            ast::Value::DollarQuotedString(text) => Some(Cell::Text(text.value.clone())),
+            _ => None,
+        },
+        ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => match cell(expr)? {
+            Cell::Number(digits) if !digits.starts_with('-') => Some(Cell::Number(format!("-{digits}"))),
+            _ => None,
+        },
+        ast::Expr::Nested(inner) => cell(inner),
+        // DEFAULT stands for NULL, because columns have no other default.
+        ast::Expr::Identifier(ident) if is_default(ident) => Some(Cell::Null),
+        _ => None,
+    }
+}
+
+/// The keyword DEFAULT, which the parser reads as a name.
+pub(crate) fn is_default(ident: &ast::Ident) -> bool {
+    ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default")
+}
+
+/// The constants of one column as an array of the column's type.
+///
+/// # Errors
+/// 42804 for a constant of another kind, 22P02 and 22003 for values that do not fit.
+pub(crate) fn column<'a>(cells: impl Iterator<Item = &'a Cell> + Clone, field: &Field) -> Result<ArrayRef> {
+    let (name, target) = (field.name(), field.data_type());
+    for cell in cells.clone() {
+        check_kind(cell, name, target)?;
+    }
+    if cells.clone().all(|cell| *cell == Cell::Null) {
+        return Ok(new_null_array(target, cells.count()));
+    }
+    if *target == DataType::Boolean && cells.clone().all(|cell| matches!(cell, Cell::Null | Cell::Boolean(_))) {
+        let values = cells.map(|cell| match cell {
+            Cell::Boolean(value) => Some(*value),
+            _ => None,
+        });
+        return Ok(Arc::new(BooleanArray::from_iter(values)));
+    }
+    let is_fraction = |cell: &Cell| matches!(cell, Cell::Number(digits) if digits.contains(['.', 'e', 'E']));
+    let has_fraction = cells.clone().any(is_fraction);
+    let texts: ArrayRef = Arc::new(StringArray::from_iter(cells.map(text)));
+    if target.is_integer() && has_fraction {
+        // Integers round what has a fraction; reading it as a decimal first does so without a detour over floats.
+        let decimals = assign(&texts, &DataType::Decimal128(38, 10), Origin::Literal, name)?;
+        return assign(&decimals, target, Origin::Literal, name);
+    }
+    assign(&texts, target, Origin::Literal, name)
+}
+
+fn text(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Null | Cell::Nested => None,
+        Cell::Boolean(value) => Some(value.to_string()),
+        Cell::Number(digits) => Some(without_exponent(digits)),
+        Cell::Text(text) => Some(text.clone()),
+    }
+}
+
+/// `1.5e2` as `150`: Arrow reads exponents into floats only. Exponents beyond any decimal are left alone, to be read
+/// as floats or refused.
+fn without_exponent(digits: &str) -> String {
+    let Some((mantissa, exponent)) = digits.split_once(['e', 'E']) else { return digits.to_owned() };
+    let Some(exponent) = exponent.parse::<i32>().ok().filter(|exponent| exponent.abs() <= 76) else {
+        return digits.to_owned();
+    };
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    // Where the point comes to stand, counted from the front of `all`.
+    let point = i32::try_from(whole.len()).unwrap_or(i32::MAX).saturating_add(exponent);
+    let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or(0));
+    match usize::try_from(point) {
+        Ok(point) if point >= all.len() => {
+            let missing = i32::try_from(point - all.len()).unwrap_or(0);
+            format!("{sign}{all}{}", zeros(missing))
+        }
+        Ok(point) if point > 0 => format!("{sign}{}.{}", &all[..point], &all[point..]),
+        _ => format!("{sign}0.{}{all}", zeros(-point)),
+    }
+}
+
+fn check_kind(cell: &Cell, column: &str, target: &DataType) -> Result<()> {
+    let is_text = *target == DataType::Utf8View;
+    let (fits, kind) = match cell {
+        Cell::Null | Cell::Text(_) => (true, "text"),
+        Cell::Boolean(_) => (is_text || *target == DataType::Boolean, "boolean"),
+        Cell::Number(_) => (is_text || target.is_numeric(), "numeric"),
+        Cell::Nested => (false, "a JSON array or object"),
+    };
+    if fits {
+        return Ok(());
+    }
+    let message = format!("column {column} is of type {} but the value is of type {kind}", sql_name(target));
+    Err(Error::new(SqlState::DatatypeMismatch, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Decimal128Type, Int32Type};
+
+    use super::*;
+
+    fn array(cells: &[Cell], target: DataType) -> Result<ArrayRef> {
+        column(cells.iter(), &Field::new("c", target, true))
+    }
+
+    fn number(digits: &str) -> Cell {
+        Cell::Number(digits.to_owned())
+    }
+
+    #[test]
+    fn numbers_keep_their_digits_and_round_into_integers() {
+        let wide = array(&[number("12345678901234567890.12"), Cell::Null], DataType::Decimal128(22, 2)).unwrap();
+        assert_eq!(wide.as_primitive::<Decimal128Type>().value(0), 1_234_567_890_123_456_789_012);
+        assert!(wide.is_null(1));
+        let rounded = array(&[number("2.5"), number("-2.5"), number("1e2")], DataType::Int32).unwrap();
+        assert_eq!(rounded.as_primitive::<Int32Type>().values(), &[3, -3, 100]);
+    }
+
+    #[test]
+    fn exponents_move_the_point() {
+        for (written, plain) in [
+            ("1e2", "100"),
+            ("-1.5E2", "-150"),
+            ("1.25e1", "12.5"),
+            ("125e-2", "1.25"),
+            ("1.5e-3", "0.0015"),
+            ("5e-1", "0.5"),
+            ("7", "7"),
+            ("1e300", "1e300"),
+        ] {
+            assert_eq!(without_exponent(written), plain);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_kind_of_failure() {
+        for (cell, target, state) in [
+            (number("1"), DataType::Boolean, "42804"),
+            (Cell::Boolean(true), DataType::Int32, "42804"),
+            (Cell::Nested, DataType::Utf8View, "42804"),
+            (number("1"), DataType::Date32, "42804"),
+            (Cell::Text("abc".to_owned()), DataType::Int32, "22P02"),
+            (Cell::Text("2024-13-01".to_owned()), DataType::Date32, "22P02"),
+            (number("99999999999"), DataType::Int32, "22003"),
+            (number("12345"), DataType::Decimal128(4, 2), "22003"),
+        ] {
+            let error = array(std::slice::from_ref(&cell), target.clone()).unwrap_err();
+            assert_eq!(error.sqlstate(), state, "{cell:?} as {target}: {error:?}");
+            assert!(error.message().contains("column c"), "{error:?}");
+        }
+    }
+}

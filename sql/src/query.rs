@@ -1,0 +1,159 @@
+//! Plans and runs a SELECT at one snapshot.
+//!
+//! Each statement gets its own copy of the session's DataFusion state, into which the snapshot and the names visible at
+//! it are put. That copy clones the function tables, which is some tens of microseconds: fine for queries, and the
+//! reason that statements on single keys should one day not come this way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::TableReference;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast;
+use futures::{StreamExt, TryStreamExt};
+use strata_olap::scan::BoundView;
+
+use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
+use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, TableName};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::system;
+
+/// Rows of a running query. Dropping it stops the query.
+pub struct Rows {
+    stream: SendableRecordBatchStream,
+}
+
+impl Rows {
+    pub(crate) fn new(stream: SendableRecordBatchStream) -> Rows {
+        Rows { stream }
+    }
+
+    /// Names and types of the columns.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// The next batch, or `None` at the end.
+    ///
+    /// # Errors
+    /// Whatever the query runs into.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        Ok(self.stream.next().await.transpose()?)
+    }
+
+    /// All rows in memory.
+    ///
+    /// # Errors
+    /// Whatever the query runs into.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>> {
+        Ok(self.stream.try_collect().await?)
+    }
+
+    /// The stream itself, for handing on; its errors convert into [`Error`].
+    #[must_use]
+    pub fn into_stream(self) -> SendableRecordBatchStream {
+        self.stream
+    }
+
+    /// The same rows; the first error also sets `failed`.
+    pub(crate) fn reporting_to(self, failed: Arc<AtomicBool>) -> Rows {
+        let schema = self.stream.schema();
+        let stream = self.stream.inspect_err(move |_| failed.store(true, Ordering::Release));
+        Rows { stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)) }
+    }
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("schema", &self.schema()).finish_non_exhaustive()
+    }
+}
+
+/// Everything a statement reads with: a snapshot, its names, and DataFusion bound to both.
+pub(crate) struct Reader {
+    state: SessionState,
+    catalog: Arc<Catalog>,
+}
+
+impl Reader {
+    /// Binds a copy of `base` to `view` and `catalog`.
+    pub(crate) fn new(base: &SessionState, engine: &Engine, catalog: &Arc<Catalog>, view: BoundView) -> Reader {
+        let mut state = base.clone();
+        let (catalog, snapshot) = (Arc::clone(catalog), view.snapshot().clone());
+        let names = Names::Fixed { engine: engine.clone(), catalog: Arc::clone(&catalog), snapshot };
+        state.config_mut().set_extension(Arc::new(view));
+        state.register_catalog_list(Arc::new(Catalogs(names)));
+        state.mark_start_execution();
+        Reader { state, catalog }
+    }
+
+    /// The logical plan of a statement that only reads.
+    ///
+    /// # Errors
+    /// Unknown names, types that do not fit, and everything DataFusion cannot plan.
+    pub(crate) async fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan> {
+        let statement = DfStatement::Statement(Box::new(statement));
+        for reference in self.state.resolve_table_references(&statement)? {
+            self.check_reference(&reference)?;
+        }
+        Ok(self.state.statement_to_plan(statement).await?)
+    }
+
+    /// Unknown tables get our error, with the nearest name, before DataFusion words its own.
+    fn check_reference(&self, reference: &TableReference) -> Result<()> {
+        let parts: Vec<String> = [reference.catalog(), reference.schema(), Some(reference.table())]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned)
+            .collect();
+        if parts.len() == 1 && self.state.table_functions().contains_key(reference.table()) {
+            return Ok(());
+        }
+        let name = TableName::from_parts(&parts)?;
+        match name.schema.as_str() {
+            INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(()),
+            SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(()),
+            SYSTEM_SCHEMA => Err(Error::undefined_table(&name.to_string(), system::TABLE_NAMES)),
+            _ => self.catalog.table(&name).map(|_| ()),
+        }
+    }
+
+    /// The optimised physical plan.
+    ///
+    /// # Errors
+    /// As DataFusion.
+    pub(crate) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self.state.create_physical_plan(plan).await?)
+    }
+
+    /// Plans and starts a statement that only reads.
+    ///
+    /// # Errors
+    /// As [`Reader::plan`] and [`Reader::physical`].
+    pub(crate) async fn query(&self, statement: ast::Statement) -> Result<Rows> {
+        let plan = self.plan(statement).await?;
+        self.start(&plan).await
+    }
+
+    /// Starts a plan.
+    ///
+    /// # Errors
+    /// As [`Reader::physical`].
+    pub(crate) async fn start(&self, plan: &LogicalPlan) -> Result<Rows> {
+        let physical = self.physical(plan).await?;
+        Ok(Rows::new(execute_stream(physical, self.state.task_ctx())?))
+    }
+
+    /// Memory that a statement holds between reading and writing is drawn from the same pool as its query.
+    pub(crate) fn memory_pool(&self) -> &Arc<dyn datafusion::execution::memory_pool::MemoryPool> {
+        &self.state.runtime_env().memory_pool
+    }
+}

@@ -1,0 +1,88 @@
+//! `Open`: a transaction that a session holds open, with the catalog it sees and its named savepoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use strata_oltp::txn::{Savepoint, Transaction};
+
+use crate::catalog::Catalog;
+use crate::ddl::Effects;
+use crate::engine::Engine;
+use crate::error::{Error, Result, SqlState};
+
+/// An open transaction.
+pub(super) struct Open {
+    pub txn: Transaction,
+    /// What the transaction sees, its own DDL included.
+    pub catalog: Arc<Catalog>,
+    pub effects: Effects,
+    pub read_only: bool,
+    /// Set by a failed statement, or by a query that fails while its rows are read.
+    pub failed: Arc<AtomicBool>,
+    savepoints: Vec<Named>,
+}
+
+/// A savepoint, and what besides rows it returns to.
+struct Named {
+    name: String,
+    mark: Savepoint,
+    catalog: Arc<Catalog>,
+    effects: Effects,
+}
+
+impl Open {
+    pub(super) fn new(engine: &Engine, read_only: bool) -> Result<Open> {
+        let txn = engine.db().begin()?;
+        let catalog = engine.catalog_at(txn.snapshot())?;
+        let failed = Arc::new(AtomicBool::new(false));
+        Ok(Open { txn, catalog, effects: Effects::default(), read_only, failed, savepoints: Vec::new() })
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// A second savepoint of the same name hides the first until it is released.
+    pub(super) fn savepoint(&mut self, name: String) {
+        let mark = self.txn.savepoint();
+        let (catalog, effects) = (Arc::clone(&self.catalog), self.effects.clone());
+        self.savepoints.push(Named { name, mark, catalog, effects });
+    }
+
+    /// Undoes everything since the savepoint, which stays; a failed transaction is whole again.
+    ///
+    /// # Errors
+    /// 3B001.
+    pub(super) fn rollback_to(&mut self, name: &str) -> Result<()> {
+        let at = self.find(name)?;
+        for later in self.savepoints.drain(at + 1..).rev() {
+            self.txn.release(later.mark);
+        }
+        let Named { mark, catalog, effects, .. } = &self.savepoints[at];
+        self.txn.rollback_to(mark);
+        self.catalog = Arc::clone(catalog);
+        self.effects = effects.clone();
+        // Queries that still run belong to what was undone; their failures no longer matter.
+        self.failed = Arc::new(AtomicBool::new(false));
+        Ok(())
+    }
+
+    /// Forgets the savepoint and later ones; what was written stays.
+    ///
+    /// # Errors
+    /// 3B001.
+    pub(super) fn release(&mut self, name: &str) -> Result<()> {
+        let at = self.find(name)?;
+        for released in self.savepoints.drain(at..).rev() {
+            self.txn.release(released.mark);
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<usize> {
+        self.savepoints
+            .iter()
+            .rposition(|savepoint| savepoint.name == name)
+            .ok_or_else(|| Error::new(SqlState::InvalidSavepoint, format!("savepoint {name} does not exist")))
+    }
+}

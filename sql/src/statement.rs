@@ -1,0 +1,199 @@
+//! `Statement`: one statement of a script, parsed and classified.
+//!
+//! A script is cut at its semicolons by [`script`], because the JSON form of INSERT is no SQL that a parser knows and
+//! because a syntax error in the third statement must not hide the first two. Each piece is then parsed with
+//! PostgreSQL's grammar.
+//!
+//! Deliberately not here: whether names exist and types fit, which depends on the transaction the statement runs in.
+
+pub(crate) mod json;
+pub(crate) mod script;
+
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::error::{Error, Result, SqlState, parser_message};
+use json::JsonInsert;
+use script::{Piece, split};
+
+/// Deepest nesting of expressions and queries; deeper ones are refused before they exhaust the stack.
+const NESTING_MAX: usize = 100;
+
+/// One parsed statement.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    text: String,
+    pub(crate) kind: Kind,
+}
+
+/// What a statement does, as far as its first words tell.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// Yields rows and changes nothing: SELECT, VALUES, EXPLAIN, SHOW.
+    Query(Box<ast::Statement>),
+    Insert(Box<ast::Insert>),
+    InsertJson(JsonInsert),
+    Update(Box<ast::Update>),
+    Delete(Box<ast::Delete>),
+    /// CREATE and DROP of tables and schemas.
+    Ddl(Box<ast::Statement>),
+    /// `CALL strata.…`.
+    Call(Box<ast::Function>),
+    Begin {
+        read_only: bool,
+    },
+    Commit,
+    Rollback,
+    Savepoint(String),
+    RollbackTo(String),
+    Release(String),
+    /// SET and RESET.
+    Set(Box<ast::Statement>),
+}
+
+impl Statement {
+    /// The statement's text, without the semicolon.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the statement may only read.
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        matches!(self.kind, Kind::Query(_))
+    }
+
+    /// Whether the statement begins or ends a transaction or handles a savepoint.
+    #[must_use]
+    pub fn is_transaction_control(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Begin { .. }
+                | Kind::Commit
+                | Kind::Rollback
+                | Kind::Savepoint(_)
+                | Kind::RollbackTo(_)
+                | Kind::Release(_)
+        )
+    }
+}
+
+/// The statements of `script`, in order; empty ones are left out.
+///
+/// # Errors
+/// 42601 with line and column within the script, 0A000 for statements that Strata does not know.
+///
+/// # Examples
+/// ```
+/// let statements = strata_sql::parse_script("BEGIN; INSERT INTO t VALUES (1); COMMIT").unwrap();
+/// assert_eq!(statements.len(), 3);
+/// assert_eq!(statements[1].text(), "INSERT INTO t VALUES (1)");
+/// ```
+pub fn parse_script(script: &str) -> Result<Vec<Statement>> {
+    let mut statements = Vec::new();
+    for piece in split(script)? {
+        match piece {
+            Piece::JsonInsert { text, insert } => {
+                statements.push(Statement { text: text.to_owned(), kind: Kind::InsertJson(insert) });
+            }
+            Piece::Sql { text, offset } => {
+                if let Some(parsed) = parse_sql(script, text, offset)? {
+                    statements.push(Statement { text: text.to_owned(), kind: classify(parsed)? });
+                }
+            }
+        }
+    }
+    Ok(statements)
+}
+
+/// Parses the piece of `script` at `offset`; `None` if it holds only comments.
+fn parse_sql(script: &str, text: &str, offset: usize) -> Result<Option<ast::Statement>> {
+    match parse_at(text) {
+        Ok(parsed) => Ok(parsed),
+        Err(_) => {
+            // Parse again behind blank space of the same shape, so that line and column count from the script's start.
+            let padding: String = script[..offset].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
+            parse_at(&format!("{padding}{text}"))
+        }
+    }
+}
+
+fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
+    let syntax = |error: &dyn std::fmt::Display| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(NESTING_MAX);
+    let mut parser = parser.try_with_sql(text).map_err(|error| syntax(&error))?;
+    let mut statements = parser.parse_statements().map_err(|error| syntax(&error))?;
+    match statements.len() {
+        0 => Ok(None),
+        1 => Ok(statements.pop()),
+        _ => Err(Error::new(SqlState::Syntax, "syntax error: statements must be separated by semicolons")),
+    }
+}
+
+/// Parses a piece of SQL written in this crate, such as a query's frame.
+pub(crate) fn parse_own(text: &str) -> Result<ast::Statement> {
+    parse_at(text)?.ok_or_else(|| Error::internal("an empty statement of our own"))
+}
+
+fn classify(statement: ast::Statement) -> Result<Kind> {
+    use ast::Statement as Sql;
+    Ok(match statement {
+        Sql::Query(_) | Sql::ExplainTable { .. } | Sql::ShowTables { .. } | Sql::ShowColumns { .. } => {
+            Kind::Query(Box::new(statement))
+        }
+        Sql::Explain { .. } | Sql::ShowVariable { .. } => Kind::Query(Box::new(statement)),
+        Sql::Insert(insert) => Kind::Insert(Box::new(insert)),
+        Sql::Update(update) => Kind::Update(Box::new(update)),
+        Sql::Delete(delete) => Kind::Delete(Box::new(delete)),
+        Sql::CreateTable(_) | Sql::CreateSchema { .. } | Sql::Drop { .. } => Kind::Ddl(Box::new(statement)),
+        Sql::Call(function) => Kind::Call(Box::new(function)),
+        Sql::StartTransaction { modes, statements, exception: None, .. } if statements.is_empty() => begin(&modes)?,
+        Sql::Commit { chain: false, .. } => Kind::Commit,
+        Sql::Rollback { chain: false, savepoint: None } => Kind::Rollback,
+        Sql::Rollback { chain: false, savepoint: Some(name) } => Kind::RollbackTo(identifier(&name)),
+        Sql::Savepoint { name } => Kind::Savepoint(identifier(&name)),
+        Sql::ReleaseSavepoint { name } => Kind::Release(identifier(&name)),
+        Sql::Set(_) | Sql::Reset { .. } => Kind::Set(Box::new(statement)),
+        other => {
+            let text = other.to_string();
+            let words: Vec<&str> = text.split_whitespace().take(2).collect();
+            return Err(Error::unsupported(words.join(" ")));
+        }
+    })
+}
+
+/// Snapshot isolation is what there is; it satisfies every level below SERIALIZABLE.
+fn begin(modes: &[ast::TransactionMode]) -> Result<Kind> {
+    let serializable = ast::TransactionMode::IsolationLevel(ast::TransactionIsolationLevel::Serializable);
+    if modes.contains(&serializable) {
+        return Err(Error::unsupported("isolation level SERIALIZABLE")
+            .with_hint("transactions run under snapshot isolation, which REPEATABLE READ names"));
+    }
+    let read_only = ast::TransactionMode::AccessMode(ast::TransactionAccessMode::ReadOnly);
+    Ok(Kind::Begin { read_only: modes.contains(&read_only) })
+}
+
+/// An identifier as PostgreSQL reads it: lower case unless quoted.
+pub(crate) fn identifier(ident: &ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// The parts of a dotted name.
+///
+/// # Errors
+/// 42601 for a part that is not an identifier.
+pub(crate) fn name_parts(name: &ast::ObjectName) -> Result<Vec<String>> {
+    let part = |part: &ast::ObjectNamePart| match part.as_ident() {
+        Some(ident) => Ok(identifier(ident)),
+        None => Err(Error::new(SqlState::Syntax, format!("{name} is not a name"))),
+    };
+    name.0.iter().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests;

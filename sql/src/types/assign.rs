@@ -1,0 +1,196 @@
+//! Assignment casts: an Arrow array as the result of an expression → an Arrow array as a column stores it.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewBuilder, FixedSizeBinaryBuilder, Float64Array, StringViewArray,
+};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::error::ArrowError;
+use arrow::util::display::FormatOptions;
+
+use super::sql_name;
+use crate::error::{Error, Result, SqlState};
+
+/// Where a value comes from; decides what text may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Written as a constant in the statement: text is still of unknown type.
+    Literal,
+    /// The result of an expression with a type of its own.
+    Expression,
+}
+
+/// `array` as values of `target` for the column `column`, which is only named in errors.
+///
+/// # Errors
+/// 42804 if the types do not fit, 22P02 if text does not read as the target, 22003 if a number is out of range.
+pub(crate) fn assign(array: &ArrayRef, target: &DataType, origin: Origin, column: &str) -> Result<ArrayRef> {
+    let source = array.data_type();
+    if source == target {
+        return Ok(Arc::clone(array));
+    }
+    if !is_assignable(source, target, origin) {
+        let message =
+            format!("column {column} is of type {} but the value is of type {}", sql_name(target), sql_name(source));
+        let hint = format!("convert it with CAST(… AS {})", sql_name(target));
+        return Err(Error::new(SqlState::DatatypeMismatch, message).with_hint(hint));
+    }
+    let array = if source.is_numeric() && target.is_integer() { rounded(array)? } else { Arc::clone(array) };
+    let stored = match (is_text(array.data_type()), target) {
+        (true, DataType::FixedSizeBinary(16)) => uuids(&array, column)?,
+        (true, DataType::BinaryView) => bytes(&array, column)?,
+        _ => strict_cast(&array, target).map_err(|error| in_column(&error, &array, target, column))?,
+    };
+    debug_assert_eq!(stored.data_type(), target);
+    Ok(stored)
+}
+
+/// Checks the limit of VARCHAR(n).
+///
+/// # Errors
+/// 22001, naming column, limit and the beginning of the value.
+pub(crate) fn check_length(array: &ArrayRef, chars_max: u32, column: &str) -> Result<()> {
+    let limit = chars_max as usize;
+    for text in array.as_string_view().iter().flatten() {
+        // A text has at most as many characters as bytes, so counting is rarely needed.
+        if text.len() > limit && text.chars().count() > limit {
+            let shown: String = text.chars().take(limit).collect();
+            let message = format!("value too long for column {column}, which holds up to {limit} characters");
+            return Err(Error::new(SqlState::StringTooLong, message).with_detail(format!("it begins with {shown:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+fn is_binary(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
+}
+
+fn is_date_or_timestamp(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _))
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+fn is_assignable(source: &DataType, target: &DataType, origin: Origin) -> bool {
+    if is_text(source) {
+        return is_text(target) || origin == Origin::Literal;
+    }
+    *source == DataType::Null
+        || source.is_numeric() && target.is_numeric()
+        || is_text(target) && !is_binary(source) && !source.is_nested()
+        || is_binary(source) && is_binary(target)
+        || is_date_or_timestamp(source) && is_date_or_timestamp(target)
+        || is_time(source) && is_time(target)
+        || source == target
+}
+
+/// Arrow cuts fractions off where SQL rounds: halves away from zero for decimals, to even for floats.
+fn rounded(array: &ArrayRef) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::Decimal32(_, s) | DataType::Decimal64(_, s) | DataType::Decimal128(_, s) if *s > 0 => {
+            Ok(strict_cast(array, &DataType::Decimal128(38, 0))?)
+        }
+        DataType::Decimal256(_, s) if *s > 0 => Ok(strict_cast(array, &DataType::Decimal256(76, 0))?),
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => {
+            let doubles = strict_cast(array, &DataType::Float64)?;
+            let rounded: Float64Array = doubles.as_primitive::<Float64Type>().unary(f64::round_ties_even);
+            Ok(Arc::new(rounded))
+        }
+        _ => Ok(Arc::clone(array)),
+    }
+}
+
+fn strict_cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {
+    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+    cast_with_options(array, target, &options)
+}
+
+/// Says which column and, where Arrow does, which value was refused.
+fn in_column(error: &ArrowError, array: &ArrayRef, target: &DataType, column: &str) -> Error {
+    let cause = Error::from(clone_text(error));
+    let state = match cause.state() {
+        SqlState::DataException | SqlState::InvalidText if is_text(array.data_type()) => {
+            // Arrow has the same words for "abc" and for digits that do not fit.
+            let refused = cause.message().split('\'').nth(1).unwrap_or_default();
+            let is_number = target.is_numeric() && refused.parse::<f64>().is_ok_and(f64::is_finite);
+            if is_number { SqlState::NumericOutOfRange } else { SqlState::InvalidText }
+        }
+        state => state,
+    };
+    let what = match state {
+        SqlState::NumericOutOfRange => "value out of range for",
+        _ => "invalid input for",
+    };
+    Error::new(state, format!("{what} column {column} of type {}", sql_name(target))).with_detail(cause.message())
+}
+
+fn clone_text(error: &ArrowError) -> ArrowError {
+    match error {
+        ArrowError::ParseError(text) => ArrowError::ParseError(text.clone()),
+        ArrowError::InvalidArgumentError(text) => ArrowError::InvalidArgumentError(text.clone()),
+        ArrowError::ArithmeticOverflow(text) => ArrowError::ArithmeticOverflow(text.clone()),
+        ArrowError::CastError(text) => ArrowError::CastError(text.clone()),
+        other => ArrowError::CastError(other.to_string()),
+    }
+}
+
+fn texts(array: &ArrayRef) -> Result<StringViewArray> {
+    Ok(strict_cast(array, &DataType::Utf8View)?.as_string_view().clone())
+}
+
+/// `550e8400-e29b-41d4-a716-446655440000`, hyphens optional.
+fn uuids(array: &ArrayRef, column: &str) -> Result<ArrayRef> {
+    let mut builder = FixedSizeBinaryBuilder::with_capacity(array.len(), 16);
+    for text in &texts(array)? {
+        let Some(text) = text else {
+            builder.append_null();
+            continue;
+        };
+        let digits: String = text.trim_matches(['{', '}']).chars().filter(|c| *c != '-').collect();
+        match hex_bytes(&digits) {
+            Some(value) if value.len() == 16 => builder.append_value(value)?,
+            _ => return Err(invalid_text("uuid", text, column)),
+        }
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+/// `\x` and hexadecimal digits, or the text's own bytes.
+fn bytes(array: &ArrayRef, column: &str) -> Result<ArrayRef> {
+    let mut builder = BinaryViewBuilder::with_capacity(array.len());
+    for text in &texts(array)? {
+        match text {
+            None => builder.append_null(),
+            Some(text) => match text.strip_prefix("\\x") {
+                None => builder.append_value(text.as_bytes()),
+                Some(digits) => {
+                    builder.append_value(hex_bytes(digits).ok_or_else(|| invalid_text("bytea", text, column))?);
+                }
+            },
+        }
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    digits.chunks(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
+}
+
+fn invalid_text(type_name: &str, text: &str, column: &str) -> Error {
+    Error::new(SqlState::InvalidText, format!("invalid input for column {column} of type {type_name}"))
+        .with_detail(format!("{text:?} does not read as {type_name}"))
+}
