@@ -208,3 +208,27 @@ fn a_hundred_thousand_rows() {
     let key_bytes = segment.disk_bytes() - segment.file_bytes();
     assert!(key_bytes < 100_000 * 5, "{key_bytes} bytes of key index for 100000 dense keys");
 }
+
+/// Versions of a key stay together across key blocks, row groups and segments, and each snapshot finds its own.
+#[test]
+fn many_versions_of_each_key() {
+    let schema = small_table();
+    let mut versions = Versions::new();
+    for id in 0..1000 {
+        for seqno in 1..=id as u64 % 7 + 1 {
+            let (key, row) = small_row(id, seqno);
+            versions.insert((key, Reverse(SeqNo(seqno * 10))), Some(row));
+        }
+    }
+    let options = StoreOptions { row_group_rows_max: 333, segment_rows_max: 1500, ..StoreOptions::default() };
+    let view = convert(&schema, &versions, options);
+    assert!(view.segments(schema.table).len() > 1);
+    for id in 0..1000 {
+        let (key, _) = small_row(id, 1);
+        for at in (5..80).step_by(5) {
+            let seqno = (at / 10).min(id as u64 % 7 + 1);
+            let found = view.locate(schema.table, &key, SeqNo(at)).unwrap();
+            assert_eq!(found.map(|(_, seqno)| seqno), (seqno > 0).then_some(SeqNo(seqno * 10)), "{id} at {at}");
+        }
+    }
+}

@@ -133,7 +133,7 @@ fn lineitem_rates() {
     timed("rows to batches", ROWS, start);
     let start = clock.monotonic();
     let encoder = BatchEncoder::new(&schema);
-    batches.iter().for_each(|batch| assert!(encoder.encode(batch).unwrap().len() > 0));
+    batches.iter().for_each(|batch| assert!(!encoder.encode(batch).unwrap().is_empty()));
     timed("batches to rows", ROWS, start);
 
     let env = mem_env();

@@ -92,7 +92,7 @@ impl<'a> SegmentsOutput<'a> {
                 group.seqnos = (group.seqnos.0.min(seqno), group.seqnos.1.max(seqno));
             }
             None => {
-                self.group = Some(RowGroupMeta { rows: 1, seqnos: (seqno, seqno), keys: (key.to_vec(), Vec::new()) })
+                self.group = Some(RowGroupMeta { rows: 1, seqnos: (seqno, seqno), keys: (key.to_vec(), Vec::new()) });
             }
         }
         Ok(())

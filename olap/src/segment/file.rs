@@ -22,7 +22,7 @@ pub const SUM_BLOCK_BYTES: u64 = 16 * 1024;
 
 /// Bytes collected before they are written.
 const WRITE_BUFFER_BYTES: usize = 1024 * 1024;
-const _: () = assert!(WRITE_BUFFER_BYTES as u64 % SUM_BLOCK_BYTES == 0);
+const _: () = assert!((WRITE_BUFFER_BYTES as u64).is_multiple_of(SUM_BLOCK_BYTES));
 
 /// Checksum of `bytes` found at `place` of file `id`: the place is a block number or an offset, whatever the format
 /// says.

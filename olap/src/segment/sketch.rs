@@ -1,7 +1,7 @@
 //! Distinct-count sketches: how many different values a column holds, within a few percent, in 2 KB.
 //!
-//! HyperLogLog with 2048 registers (standard error 2.3 %), linear counting below 2.5 values a register. Source:
-//! Flajolet et al., "HyperLogLog", 2007. Sketches of segments merge into one for the table, which estimates alone
+//! `HyperLogLog` with 2048 registers (standard error 2.3 %), linear counting below 2.5 values a register. Source:
+//! Flajolet et al., "`HyperLogLog`", 2007. Sketches of segments merge into one for the table, which estimates alone
 //! could not.
 
 use arrow::array::types::{
@@ -69,7 +69,7 @@ impl Sketch {
                 self.add_numbers::<Decimal128Type>(column, |v| v as u64 ^ mix((v >> 64) as u64));
             }
             DataType::Utf8View => {
-                column.as_string_view().iter().flatten().for_each(|v| self.add(xxh3_64(v.as_bytes())))
+                column.as_string_view().iter().flatten().for_each(|v| self.add(xxh3_64(v.as_bytes())));
             }
             DataType::BinaryView => column.as_binary_view().iter().flatten().for_each(|v| self.add(xxh3_64(v))),
             DataType::FixedSizeBinary(_) => {
