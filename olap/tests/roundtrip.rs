@@ -202,9 +202,16 @@ fn a_hundred_thousand_rows() {
         }
         assert_eq!(view.locate(schema.table, &key, SeqNo(4)).unwrap(), None);
     }
+    // The same rows again from whole chunks that a scan left in the cache.
+    let segment = &table.segments()[0];
+    segment.cache().clear();
+    (0..segment.row_group_count()).for_each(|group| drop(segment.cached_columns(group, &[0, 1, 2, 3]).unwrap()));
+    for position in (0..100_000).step_by(3001) {
+        let row = segment.read_row(&schema, position).unwrap();
+        assert_eq!(row, small_row(i64::from(position) * 3, 5).1);
+    }
     let estimate = table.distinct_estimate(schema.columns[0].id).unwrap();
     assert!(estimate.abs_diff(100_000) < 10_000, "{estimate} distinct ids");
-    let segment = &table.segments()[0];
     let key_bytes = segment.disk_bytes() - segment.file_bytes();
     assert!(key_bytes < 100_000 * 5, "{key_bytes} bytes of key index for 100000 dense keys");
 }

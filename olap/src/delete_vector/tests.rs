@@ -87,6 +87,6 @@ fn the_worked_example_of_the_format() {
     let bytes = marks.prefix(SeqNo::MAX).encode(FileId(9), FileId(4));
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let format = include_str!("../segment/FORMAT.md");
-    let example = format.split("```hex").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let example = format.split("```hex").nth(2).and_then(|rest| rest.split("```").next()).expect("an example");
     assert_eq!(hex.join(" "), example.split_whitespace().collect::<Vec<_>>().join(" "));
 }

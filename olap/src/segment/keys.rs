@@ -556,3 +556,7 @@ fn read_range(file: &dyn File, path: &Path, range: Range<u64>) -> Result<Vec<u8>
     file.read_at(range.start, &mut bytes).map_err(|e| Error::io("read", path, e))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+#[path = "keys/tests.rs"]
+mod tests;
