@@ -39,7 +39,8 @@ pub enum Durability {
     /// Kill -9 and power loss: acknowledged after its log frame was synced.
     #[default]
     Durable,
-    /// Neither, until the log is synced for another reason or by the interval: acknowledged once visible.
+    /// Neither, until the log is synced: by the next durable commit, or by the flush thread when it next has nothing
+    /// better to do, a tenth of a second on an idle machine. Acknowledged once visible.
     Buffered,
 }
 
