@@ -27,11 +27,16 @@ const TRANSLATE_LOCKED_MAX: usize = 64;
 impl Db {
     /// Flushes `table` and converts all of its runs. Returns when its rows, as of the call, are in segments.
     ///
+    /// A table of kind [`StorageKind::Row`] is only flushed: its readers look for it in the row store alone.
+    ///
     /// # Errors
     /// I/O, an exhausted budget, or an unregistered table; what was converted before stays converted.
     pub fn convert(&self, table: TableId) -> Result<()> {
         self.flush(Some(table))?;
         let known = self.inner.known(table)?;
+        if known.kind == StorageKind::Row {
+            return Ok(());
+        }
         let runs = self
             .inner
             .views
@@ -47,13 +52,17 @@ impl Db {
         Ok(())
     }
 
-    /// Flushes `table`, converts all of its runs, and rewrites every segment with deleted rows.
+    /// Flushes `table`, converts all of its runs, and rewrites every segment with deleted rows. A table of kind
+    /// [`StorageKind::Row`] has its runs merged instead.
     ///
     /// # Errors
     /// As [`Db::convert`].
     pub fn compact(&self, table: TableId) -> Result<()> {
         self.flush(Some(table))?;
         let known = self.inner.known(table)?;
+        if known.kind == StorageKind::Row {
+            return self.merge_runs(table);
+        }
         let cold = Arc::clone(&self.inner.cold);
         // Rows that an open snapshot needs keep their marks in the output, so the output is not rewritten again.
         let first_output = self.inner.manifest.next_file();
