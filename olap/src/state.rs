@@ -12,12 +12,14 @@ use std::sync::{Arc, OnceLock};
 use strata_oltp::key::table_of;
 use strata_oltp::{ColdView, ColumnId, Error, FileId, Location, Result, SeqNo, TableId, TableSchema};
 
+use crate::cache::ColumnCache;
 use crate::segment::Segment;
 use crate::segment::sketch::Sketch;
 
 /// Segments of all tables, as of one read view.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ColdState {
+    cache: Arc<ColumnCache>,
     tables: HashMap<TableId, Arc<TableSegments>>,
     /// The same segments by number: a commit marks inside its mutex and must not search.
     by_id: HashMap<FileId, Arc<Segment>>,
@@ -118,19 +120,25 @@ impl ColdState {
         view.as_any().downcast_ref().expect("a database has one cold tier, which made every view of it")
     }
 
-    pub(crate) fn build(segments: impl IntoIterator<Item = Arc<Segment>>) -> ColdState {
+    /// The store's cache, which scans of the row part use as well.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<ColumnCache> {
+        &self.cache
+    }
+
+    pub(crate) fn build(cache: Arc<ColumnCache>, segments: impl IntoIterator<Item = Arc<Segment>>) -> ColdState {
         let mut tables: HashMap<TableId, Vec<Arc<Segment>>> = HashMap::new();
         for segment in segments {
             tables.entry(segment.table()).or_default().push(segment);
         }
         let sorted = tables.into_iter().map(|(table, segments)| (table, Arc::new(TableSegments::new(segments))));
-        ColdState::of_tables(sorted.collect())
+        ColdState::of_tables(cache, sorted.collect())
     }
 
-    fn of_tables(tables: HashMap<TableId, Arc<TableSegments>>) -> ColdState {
+    fn of_tables(cache: Arc<ColumnCache>, tables: HashMap<TableId, Arc<TableSegments>>) -> ColdState {
         let segments = tables.values().flat_map(|table| &table.segments);
         let by_id = segments.map(|segment| (segment.id(), Arc::clone(segment))).collect();
-        ColdState { tables, by_id }
+        ColdState { cache, tables, by_id }
     }
 
     /// The state with other segments for one table.
@@ -141,7 +149,7 @@ impl ColdState {
         } else {
             tables.insert(table, Arc::new(TableSegments::new(segments)));
         }
-        ColdState::of_tables(tables)
+        ColdState::of_tables(Arc::clone(&self.cache), tables)
     }
 }
 

@@ -128,7 +128,7 @@ fn shape(segment: &Segment, watermark: SeqNo) -> SegmentShape {
 impl ColdTier for Store {
     fn restore(&self, segments: &[SegmentRecord]) -> Result<Arc<dyn ColdView>> {
         let opened = segments.iter().map(|record| self.open_record(record)).collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(ColdState::build(opened)))
+        Ok(Arc::new(ColdState::build(Arc::clone(&self.context.cache), opened)))
     }
 
     fn mark(&self, view: &dyn ColdView, location: Location, seqno: SeqNo) {

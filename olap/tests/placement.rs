@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
-use strata_olap::scan::{BoundView, ScanCounters, StrataTable};
-use support::{Bench, Row, TABLE, answer, compare, oracle, queries};
+use strata_olap::scan::{ScanCounters, StrataTable};
+use support::{Bench, Row, TABLE, answer, compare, oracle, queries, view};
 
 fn puts(ids: impl Iterator<Item = i64>, salt: u64) -> BTreeMap<i64, Option<Row>> {
     ids.map(|id| (id, Some(Row::of(id, salt)))).collect()
@@ -25,7 +25,7 @@ fn deletes(ids: impl Iterator<Item = i64>) -> BTreeMap<i64, Option<Row>> {
 async fn check(bench: &Bench) {
     let snapshot = bench.db.snapshot();
     let plain = oracle(&bench.rows_at(snapshot.seqno()));
-    let real = bench.real(Arc::new(BoundView::new(snapshot)), 2);
+    let real = bench.real(Arc::new(view(snapshot)), 2);
     for (sql, kind) in queries(300, 620, 23).into_iter().chain(queries(0, 5, 4)) {
         compare(&real, &plain, &sql, kind).await;
     }
@@ -33,9 +33,9 @@ async fn check(bench: &Bench) {
 
 /// Runs `sql` now; its answer and what it read.
 async fn read(bench: &Bench, sql: &str) -> (Vec<String>, Arc<ScanCounters>) {
-    let view = BoundView::new(bench.db.snapshot());
-    let counters = Arc::clone(view.counters());
-    (answer(&bench.real(Arc::new(view), 2), sql).await, counters)
+    let bound = view(bench.db.snapshot());
+    let counters = Arc::clone(bound.counters());
+    (answer(&bench.real(Arc::new(bound), 2), sql).await, counters)
 }
 
 /// A table of 1,000 rows, half of them updated and some deleted before anything was converted.
@@ -88,9 +88,46 @@ async fn a_snapshot_keeps_its_answers_through_conversion() {
     for (snapshot, plain) in
         [(before, &plain), (converted, &plain), (updated, &plain_updated), (updated_converted, &plain_updated)]
     {
-        let real = bench.real(Arc::new(BoundView::new(snapshot)), 2);
+        let real = bench.real(Arc::new(view(snapshot)), 2);
         for (sql, kind) in queries(190, 330, 31) {
             compare(&real, plain, &sql, kind).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn own_writes_are_seen_and_never_kept() {
+    for first_own in [true, false] {
+        for converted in [0, 1, 2] {
+            let mut bench = fresh();
+            bench.db.flush(None).unwrap();
+            if converted > 0 {
+                bench.db.convert(TABLE).unwrap();
+            }
+            if converted > 1 {
+                bench.commit(&puts(100..300, 7));
+                bench.db.flush(None).unwrap();
+            }
+            if !first_own {
+                check(&bench).await;
+            }
+            let mut own = puts((250..1100).step_by(13), 5);
+            own.extend(deletes((0..200).filter(|id| id % 11 != 0)));
+            let mut rows: BTreeMap<i64, Row> =
+                bench.rows_at(bench.db.snapshot().seqno()).into_iter().map(|row| (row.id, row)).collect();
+            for (id, change) in &own {
+                match change {
+                    Some(row) => rows.insert(*id, row.clone()),
+                    None => rows.remove(id),
+                };
+            }
+            let plain = oracle(&rows.into_values().collect::<Vec<_>>());
+            let (snapshot, overlay) = bench.overlay(&own);
+            let real = bench.real(Arc::new(view(snapshot).with_overlay(TABLE, overlay)), 2);
+            for (sql, kind) in queries(190, 330, 31) {
+                compare(&real, &plain, &sql, kind).await;
+            }
+            check(&bench).await;
         }
     }
 }
@@ -152,6 +189,43 @@ async fn filters_read_only_the_row_groups_they_need() {
     let (found, counters) = read(&bench, "SELECT id FROM t LIMIT 40").await;
     assert_eq!(found.len(), 40);
     assert!(counters.segment_rows() <= 4 * group, "{counters:?}");
+}
+
+#[tokio::test]
+async fn filters_read_only_the_ranges_of_fresh_rows_they_need() {
+    let mut bench = Bench::new();
+    bench.commit(&puts(0..1000, 1));
+    bench.db.flush(None).unwrap();
+    bench.commit(&puts(1000..2000, 1));
+    let fresh = |counters: &ScanCounters| counters.memtable_rows() + counters.run_rows();
+    for _ in 0..2 {
+        let (_, counters) = read(&bench, "SELECT SUM(grp) FROM t WHERE id BETWEEN 500 AND 510").await;
+        assert!((11..=600).contains(&fresh(&counters)), "{counters:?}");
+        let join = "SELECT SUM(t.grp) FROM t JOIN (SELECT id FROM u WHERE id BETWEEN 1701 AND 1703) v ON t.id = v.id";
+        let (_, counters) = read(&bench, join).await;
+        assert!((6..=1000).contains(&fresh(&counters)), "{counters:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_decoded_once_is_not_merged_again() {
+    let mut bench = Bench::new();
+    bench.commit(&puts(0..400, 1));
+    bench.db.flush(None).unwrap();
+    let sum = "SELECT SUM(id), MAX(name) FROM t";
+    let (first, counters) = read(&bench, sum).await;
+    assert_eq!((counters.memtable_rows(), counters.run_rows()), (0, 400));
+    let before = bench.store.cache().stats();
+    assert!(before.entries >= 2, "{before:?}");
+    let (second, counters) = read(&bench, sum).await;
+    assert_eq!((second, counters.run_rows()), (first, 400));
+    let after = bench.store.cache().stats();
+    assert_eq!((after.entries, after.misses), (before.entries, before.misses), "every column was found");
+    // A write into one range leaves the others as they are, and is seen.
+    bench.commit(&deletes(399..400));
+    let (third, counters) = read(&bench, sum).await;
+    assert_eq!(counters.run_rows(), 399);
+    assert!(third[0].starts_with(&format!("{}|", (0..399).sum::<i64>())), "{third:?}");
 }
 
 #[tokio::test]

@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use strata_olap::scan::BoundView;
-use support::{Bench, Row, TABLE};
+use support::{Bench, Row, TABLE, view};
 
 /// One step of a history.
 #[derive(Clone, Debug)]
@@ -90,7 +89,7 @@ proptest! {
                 Step::Snapshot => {
                     let snapshot = bench.db.snapshot();
                     let rows = bench.rows_at(snapshot.seqno());
-                    views.push((BoundView::new(snapshot), rows));
+                    views.push((view(snapshot), rows));
                 }
             }
         }
@@ -107,13 +106,13 @@ proptest! {
                     None => visible.remove(id),
                 };
             }
-            views.push((BoundView::new(snapshot).with_overlay(TABLE, overlay), visible.into_values().collect()));
+            views.push((view(snapshot).with_overlay(TABLE, overlay), visible.into_values().collect()));
         }
-        views.push((BoundView::new(snapshot), rows));
+        views.push((view(snapshot), rows));
 
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        for (view, rows) in views {
-            let (real, oracle) = (bench.real(Arc::new(view), partitions), support::oracle(&rows));
+        for (bound, rows) in views {
+            let (real, oracle) = (bench.real(Arc::new(bound), partitions), support::oracle(&rows));
             for (sql, kind) in support::queries(a, a + span, n) {
                 runtime.block_on(support::compare(&real, &oracle, &sql, kind));
             }

@@ -7,6 +7,7 @@
 //!
 //! Files that a view names live until the last such view is gone (I4); see [`Views`].
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,11 +34,43 @@ pub struct TableRows {
     pub(crate) sealed: Vec<Arc<Memtable>>,
     /// Oldest first.
     pub(crate) runs: Vec<Arc<Run>>,
+    derived: Derived,
+}
+
+/// A place for what a reader made out of one layout of a table's rows, and wants to find again. Its type is the
+/// reader's business. A copy of the rows is the start of another layout, so it starts empty.
+#[derive(Default)]
+pub struct Derived(Mutex<Option<Arc<dyn Any + Send + Sync>>>);
+
+impl Derived {
+    /// What was put here last, if it has this type.
+    #[must_use]
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        held.and_then(|held| held.downcast().ok())
+    }
+
+    /// Puts `value` here, in place of what was here.
+    pub fn set<T: Any + Send + Sync>(&self, value: Arc<T>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+}
+
+impl Clone for Derived {
+    fn clone(&self) -> Derived {
+        Derived::default()
+    }
+}
+
+impl std::fmt::Debug for Derived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Derived")
+    }
 }
 
 impl TableRows {
     pub(crate) fn new(runs: Vec<Arc<Run>>) -> TableRows {
-        TableRows { active: Arc::new(Memtable::new()), sealed: Vec::new(), runs }
+        TableRows { active: Arc::new(Memtable::new()), sealed: Vec::new(), runs, derived: Derived::default() }
     }
 
     /// Moves the active memtable to the sealed ones and starts an empty one.
@@ -55,6 +88,12 @@ impl TableRows {
     #[must_use]
     pub fn runs(&self) -> &[Arc<Run>] {
         &self.runs
+    }
+
+    /// A place for what a reader derives from this layout.
+    #[must_use]
+    pub fn derived(&self) -> &Derived {
+        &self.derived
     }
 
     /// Number of versions in the row part: an upper bound of its visible rows.

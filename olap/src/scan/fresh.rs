@@ -1,30 +1,35 @@
 //! Fresh morsels: a key range of the row part, merged at the snapshot into batches of the projected columns.
+//!
+//! A range that the layout calls settled is decoded whole, a column once, and served from the column cache after that.
+//! Any other range is merged and decoded batch by batch.
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use datafusion_common::Result;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use strata_oltp::iter::{Cursor, OverlayCursor, SourceKind, VisibleCursor};
 
-use super::items::FreshRange;
+use super::items::FreshItem;
+use super::layout::RangeRows;
 use super::morsel::{RowCounts, external};
 use super::output::ScanOutput;
+use crate::cache::ColumnCache;
 use crate::convert::batch::BatchBuilder;
 
 /// A key range of fresh rows, both before and after it is turned into a stream: planning it needs no I/O.
 pub(super) struct FreshMorsel {
     pub(super) output: Arc<ScanOutput>,
-    pub(super) range: FreshRange,
+    pub(super) item: FreshItem,
     pub(super) counts: RowCounts,
 }
 
 impl Debug for FreshMorsel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FreshMorsel").finish_non_exhaustive()
+        f.debug_struct("FreshMorsel").field("range", &self.item.range).finish_non_exhaustive()
     }
 }
 
@@ -36,32 +41,28 @@ impl MorselPlanner for FreshMorsel {
 
 impl Morsel for FreshMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
-        let builder = BatchBuilder::new(self.output.view.table(), Some(&self.output.columns), false);
-        stream::iter(FreshBatches { morsel: *self, builder, cursor: None, state: State::Unopened }).boxed()
+        stream::iter(FreshBatches { morsel: *self, state: State::Unopened }).boxed()
     }
 }
 
-#[derive(PartialEq)]
-enum State {
-    Unopened,
-    Reading,
-    Finished,
-}
+impl FreshMorsel {
+    fn open(&self) -> Result<State> {
+        let (view, FreshItem { layout, range }) = (&self.output.view, &self.item);
+        if let (Some(rows), Some(cache)) = (view.rows(), view.cache())
+            && layout.is_settled(view, rows, *range)?
+        {
+            let columns = self.settled_columns(cache)?;
+            let left = layout.row_count(*range).get().copied().unwrap_or_default();
+            return Ok(State::Serving { columns, next: 0, left });
+        }
+        let builder = BatchBuilder::new(view.table(), Some(&self.output.columns), false);
+        Ok(State::Merging { cursor: Box::new(self.merge()?), builder: Box::new(builder) })
+    }
 
-/// Batches of one fresh morsel; the merge is opened by the first of them.
-struct FreshBatches {
-    morsel: FreshMorsel,
-    builder: BatchBuilder,
-    cursor: Option<VisibleCursor>,
-    state: State,
-}
-
-impl FreshBatches {
-    fn open(&self) -> Result<VisibleCursor> {
-        let FreshMorsel { output, range, .. } = &self.morsel;
-        let view = &output.view;
-        let keys = range.low.as_slice()..range.high.as_slice();
-        match (view.snapshot().view().rows(view.table().table), view.overlay()) {
+    fn merge(&self) -> Result<VisibleCursor> {
+        let view = &self.output.view;
+        let keys = self.item.layout.keys(self.item.range);
+        match (view.rows(), view.overlay()) {
             (Some(rows), overlay) => rows.scan(keys, view.at(), overlay).map_err(external),
             (None, overlay) => {
                 // Nothing was ever committed to the table.
@@ -73,30 +74,100 @@ impl FreshBatches {
         }
     }
 
+    /// The projected columns of a settled range, decoding what the cache lacks. Afterwards its row count is known.
+    fn settled_columns(&self, cache: &ColumnCache) -> Result<Vec<ArrayRef>> {
+        let FreshItem { layout, range } = &self.item;
+        let columns = &self.output.columns;
+        let mut found: Vec<Option<ArrayRef>> =
+            columns.iter().map(|&column| cache.get(layout.chunk(*range, column))).collect();
+        let missing: Vec<usize> =
+            columns.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(&column, _)| column).collect();
+        if missing.is_empty() && layout.row_count(*range).get().is_some() {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        let mut builder = BatchBuilder::new(self.output.view.table(), Some(&missing), false);
+        let rows = read_rows(&mut self.merge()?, &mut builder, usize::MAX)?;
+        // A settled range has the same rows for everyone, so whoever comes second would set the same.
+        layout.row_count(*range).get_or_init(|| rows);
+        let decoded = builder.finish().map_err(external)?;
+        let slots = found.iter_mut().filter(|slot| slot.is_none());
+        for ((slot, &column), array) in slots.zip(&missing).zip(decoded.columns()) {
+            cache.insert(layout.chunk(*range, column), Arc::clone(array));
+            *slot = Some(Arc::clone(array));
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// Moves up to `rows_max` rows from the merge into `builder`; returns how many, by where they lay.
+fn read_rows(cursor: &mut VisibleCursor, builder: &mut BatchBuilder, rows_max: usize) -> Result<RangeRows> {
+    let wants_values = !builder.schema().fields().is_empty();
+    let (mut memtable_rows, mut run_rows) = (0, 0);
+    while memtable_rows + run_rows < rows_max && cursor.next().map_err(external)? {
+        if wants_values {
+            builder.push(cursor.value(), cursor.seqno()).map_err(external)?;
+        }
+        match cursor.source() {
+            SourceKind::Run => run_rows += 1,
+            SourceKind::Overlay | SourceKind::Memtable => memtable_rows += 1,
+        }
+    }
+    Ok((memtable_rows, run_rows))
+}
+
+enum State {
+    Unopened,
+    Merging {
+        cursor: Box<VisibleCursor>,
+        builder: Box<BatchBuilder>,
+    },
+    /// Slices of whole columns from row `next` on; `left` are the rows still to come.
+    Serving {
+        columns: Vec<ArrayRef>,
+        next: usize,
+        left: RangeRows,
+    },
+    Finished,
+}
+
+/// Batches of one fresh morsel; the range is opened by the first of them.
+struct FreshBatches {
+    morsel: FreshMorsel,
+    state: State,
+}
+
+impl FreshBatches {
     fn read(&mut self) -> Result<Option<RecordBatch>> {
-        if self.state == State::Unopened {
-            self.cursor = Some(self.open()?);
-            self.state = State::Reading;
+        if matches!(self.state, State::Unopened) {
+            self.state = self.morsel.open()?;
         }
-        let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
-        let output = &self.morsel.output;
-        let (mut memtable_rows, mut run_rows) = (0, 0);
-        while memtable_rows + run_rows < output.batch_rows && cursor.next().map_err(external)? {
-            if !output.columns.is_empty() {
-                self.builder.push(cursor.value(), cursor.seqno()).map_err(external)?;
+        let FreshMorsel { output, counts, .. } = &self.morsel;
+        match &mut self.state {
+            State::Unopened | State::Finished => Ok(None),
+            State::Merging { cursor, builder } => {
+                let (memtable_rows, run_rows) = read_rows(cursor, builder, output.batch_rows)?;
+                let row_count = memtable_rows + run_rows;
+                if row_count == 0 {
+                    return Ok(None);
+                }
+                counts.add_fresh(memtable_rows, run_rows);
+                let decoded = builder.finish().map_err(external)?;
+                output.batch(decoded.columns().to_vec(), row_count).map(Some)
             }
-            match cursor.source() {
-                SourceKind::Run => run_rows += 1,
-                SourceKind::Overlay | SourceKind::Memtable => memtable_rows += 1,
+            State::Serving { columns, next, left } => {
+                let row_count = output.batch_rows.min(left.0 + left.1);
+                if row_count == 0 {
+                    return Ok(None);
+                }
+                // Which row lay where is not kept; over the whole range the counts are right.
+                let memtable_rows = row_count.min(left.0);
+                counts.add_fresh(memtable_rows, row_count - memtable_rows);
+                *left = (left.0 - memtable_rows, left.1 - (row_count - memtable_rows));
+                let arrays = columns.iter().map(|column| column.slice(*next, row_count)).collect();
+                *next += row_count;
+                output.batch(arrays, row_count).map(Some)
             }
         }
-        let row_count = memtable_rows + run_rows;
-        if row_count == 0 {
-            return Ok(None);
-        }
-        self.morsel.counts.add_fresh(memtable_rows, run_rows);
-        let decoded = self.builder.finish().map_err(external)?;
-        output.batch(decoded.columns().to_vec(), row_count).map(Some)
     }
 }
 
@@ -104,13 +175,12 @@ impl Iterator for FreshBatches {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Result<RecordBatch>> {
-        if self.state == State::Finished {
+        if matches!(self.state, State::Finished) {
             return None;
         }
         let batch = self.read().transpose();
         if !matches!(batch, Some(Ok(_))) {
             self.state = State::Finished;
-            self.cursor = None;
         }
         batch
     }

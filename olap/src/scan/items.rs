@@ -19,21 +19,17 @@ use datafusion_datasource_parquet::{ParquetAccessPlan, RowGroupAccess};
 use parquet::file::metadata::ColumnChunkMetaData;
 use roaring::RoaringBitmap;
 use strata_oltp::FileId;
-use strata_oltp::key::table_range;
 
+use super::layout::FreshLayout;
 use super::morsel::external;
 use super::view::TableView;
 use crate::segment::{GroupAccess, Segment};
 
-/// Versions per fresh item: small enough that two cores finish together, large enough that opening a merge over all
-/// runs of a table (a seek in each) costs little beside reading the rows.
-const FRESH_ITEM_ROWS: u64 = 65_536;
-
-/// A key range of the table's row part: from `low`, up to but without `high`.
-#[derive(Clone, Debug)]
-pub(crate) struct FreshRange {
-    pub(crate) low: Vec<u8>,
-    pub(crate) high: Vec<u8>,
+/// A key range of the table's row part.
+#[derive(Clone)]
+pub(crate) struct FreshItem {
+    pub(super) layout: Arc<FreshLayout>,
+    pub(super) range: usize,
 }
 
 /// One row group of one segment.
@@ -45,27 +41,20 @@ pub(crate) struct RowGroupItem {
 
 /// Items for the fresh rows, at least one as soon as there is a fresh version or an own write.
 pub(crate) fn fresh_items(view: &TableView) -> Result<Vec<PartitionedFile>> {
-    let table = view.table().table;
-    let rows = view.snapshot().view().rows(table);
-    let overlay_rows = view.overlay().map_or(0, |overlay| overlay.len() as u64);
-    let version_count = rows.map_or(0, |rows| rows.entry_count()) + overlay_rows;
-    if version_count == 0 {
+    let rows = view.rows();
+    let version_count = rows.map_or(0, |rows| rows.entry_count());
+    if version_count == 0 && view.overlay().is_none() {
         return Ok(Vec::new());
     }
-    let part_count = usize::try_from(version_count.div_ceil(FRESH_ITEM_ROWS)).unwrap_or(usize::MAX);
-    let whole = table_range(table);
-    let mut bounds = vec![whole.start];
-    if let Some(rows) = rows {
-        bounds.extend(rows.split_keys(part_count).map_err(external)?);
-    }
-    bounds.push(whole.end);
-    bounds.dedup();
-    let bytes_estimate = version_count / (bounds.len() as u64 - 1) * 128;
-    let item = |(at, pair): (usize, &[Vec<u8>])| {
-        let range = FreshRange { low: pair[0].clone(), high: pair[1].clone() };
-        PartitionedFile::new(format!("fresh/{at}"), bytes_estimate).with_extension(range)
+    let layout = FreshLayout::of(view, rows)?;
+    // Only shown, in plans.
+    let bytes_estimate = version_count / layout.range_count() as u64 * 128;
+    let item = |range: usize| {
+        PartitionedFile::new(format!("fresh/{range}"), bytes_estimate)
+            .with_statistics(layout.statistics(view, range))
+            .with_extension(FreshItem { layout: Arc::clone(&layout), range })
     };
-    Ok(bounds.windows(2).enumerate().map(item).collect())
+    Ok((0..layout.range_count()).map(item).collect())
 }
 
 /// Positions of segment rows that the transaction's own writes replace or delete.

@@ -13,6 +13,7 @@ mod provider;
 mod view;
 
 mod items;
+mod layout;
 mod prune;
 mod source;
 mod statistics;

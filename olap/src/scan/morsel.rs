@@ -19,7 +19,7 @@ use futures::stream::BoxStream;
 
 use super::cached::CachedMorsel;
 use super::fresh::FreshMorsel;
-use super::items::{FreshRange, RowGroupItem};
+use super::items::{FreshItem, RowGroupItem};
 use super::output::ScanOutput;
 use super::view::{ScanCounters, TableView};
 
@@ -52,9 +52,12 @@ impl TableMorselizer {
 
 impl Morselizer for TableMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
-        if let Some(range) = file.extension::<FreshRange>() {
+        if let Some(item) = file.extension::<FreshItem>() {
+            if self.is_ruled_out(&file)? {
+                return Ok(Box::new(Nothing));
+            }
             let (output, counts) = (Arc::clone(&self.output), self.counts.clone());
-            return Ok(Box::new(FreshMorsel { output, range: range.clone(), counts }));
+            return Ok(Box::new(FreshMorsel { output, item: item.clone(), counts }));
         }
         if let Some(item) = file.extension::<RowGroupItem>()
             && let Some(cached) = CachedMorsel::of(&file, item, &self.output, &self.counts)

@@ -84,6 +84,14 @@ impl StrataTable {
         TableView::new(Arc::clone(&self.table), Arc::clone(&self.schema), bound)
     }
 
+    /// Items of fresh rows that may pass `filters`.
+    fn fresh_items(&self, session: &dyn Session, view: &TableView, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
+        let files = items::fresh_items(view)?;
+        let statistics: Vec<_> = files.iter().filter_map(|file| file.statistics.clone()).collect();
+        let keep = prune::survivors(session, &self.schema, filters, &statistics)?;
+        Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+    }
+
     /// Row group items that may pass `filters` and hold a visible row.
     fn row_group_items(
         &self,
@@ -141,7 +149,7 @@ impl TableProvider for StrataTable {
         })?;
         let view = Arc::new(self.view(&bound));
         let wanted = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let mut scan_items = items::fresh_items(&view)?;
+        let mut scan_items = self.fresh_items(session, &view, filters)?;
         scan_items.extend(self.row_group_items(session, &view, filters, &wanted)?);
         if scan_items.is_empty() {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));

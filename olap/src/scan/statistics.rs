@@ -74,7 +74,7 @@ pub(crate) fn of_table(view: &TableView, wanted: &[usize]) -> Result<Statistics>
 }
 
 fn count_rows(view: &TableView) -> Rows {
-    let fresh = view.snapshot().view().rows(view.table().table).map_or(0, |rows| rows.entry_count());
+    let fresh = view.rows().map_or(0, |rows| rows.entry_count());
     let fresh = fresh + view.overlay().map_or(0, |overlay| overlay.len() as u64);
     let (mut count, mut certain, mut all_visible) = (fresh, fresh == 0, fresh == 0);
     for segment in view.segments().iter().flat_map(|segments| segments.segments()) {

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use strata_oltp::txn::Overlay;
-use strata_oltp::view::Snapshot;
+use strata_oltp::view::{Snapshot, TableRows};
 use strata_oltp::{SeqNo, TableId, TableSchema};
 
+use crate::cache::ColumnCache;
 use crate::state::{ColdState, TableSegments};
 
 /// What one statement sees: a snapshot, its transaction's own uncommitted writes, and counters of the rows read.
@@ -23,19 +24,36 @@ pub struct BoundView {
     snapshot: Snapshot,
     overlays: HashMap<TableId, Arc<Overlay>>,
     counters: Arc<ScanCounters>,
+    range_versions: u64,
 }
+
+/// Versions per range of fresh rows: small enough that two cores finish together, large enough that opening a merge over
+/// all runs of a table (a seek in each) costs little beside reading the rows.
+const RANGE_VERSIONS: u64 = 65_536;
 
 impl BoundView {
     /// A view of committed rows at `snapshot`.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> BoundView {
-        BoundView { snapshot, overlays: HashMap::new(), counters: Arc::new(ScanCounters::default()) }
+        BoundView {
+            snapshot,
+            overlays: HashMap::new(),
+            counters: Arc::new(ScanCounters::default()),
+            range_versions: RANGE_VERSIONS,
+        }
     }
 
     /// The view with a transaction's own writes to `table` on top.
     #[must_use]
     pub fn with_overlay(mut self, table: TableId, overlay: Arc<Overlay>) -> BoundView {
         self.overlays.insert(table, overlay);
+        self
+    }
+
+    /// The view with fresh rows cut into ranges of about this many versions, the unit of their parallel reading.
+    #[must_use]
+    pub fn with_range_versions(mut self, range_versions: u64) -> BoundView {
+        self.range_versions = range_versions.max(1);
         self
     }
 
@@ -102,6 +120,7 @@ pub(crate) struct TableView {
     snapshot: Snapshot,
     overlay: Option<Arc<Overlay>>,
     counters: Arc<ScanCounters>,
+    range_versions: u64,
 }
 
 impl TableView {
@@ -109,7 +128,7 @@ impl TableView {
     pub(crate) fn new(table: Arc<TableSchema>, schema: SchemaRef, bound: &BoundView) -> TableView {
         let overlay = bound.overlays.get(&table.table).filter(|overlay| !overlay.is_empty()).cloned();
         let (snapshot, counters) = (bound.snapshot.clone(), Arc::clone(&bound.counters));
-        TableView { table, schema, snapshot, overlay, counters }
+        TableView { table, schema, snapshot, overlay, counters, range_versions: bound.range_versions }
     }
 
     pub(crate) fn table(&self) -> &Arc<TableSchema> {
@@ -135,6 +154,20 @@ impl TableView {
 
     pub(crate) fn counters(&self) -> &Arc<ScanCounters> {
         &self.counters
+    }
+
+    /// The row part, if anything was ever committed to the table.
+    pub(crate) fn rows(&self) -> Option<&Arc<TableRows>> {
+        self.snapshot.view().rows(self.table.table)
+    }
+
+    pub(crate) fn range_versions(&self) -> u64 {
+        self.range_versions
+    }
+
+    /// The column cache.
+    pub(crate) fn cache(&self) -> Option<&Arc<ColumnCache>> {
+        Some(self.snapshot.view().cold().as_any().downcast_ref::<ColdState>()?.cache())
     }
 
     /// The table's segments; `None` if the database runs with another column side, whose rows this scan cannot read.

@@ -170,6 +170,11 @@ impl Bench {
     }
 }
 
+/// A view of `snapshot` that cuts fresh rows into many ranges.
+pub fn view(snapshot: Snapshot) -> BoundView {
+    BoundView::new(snapshot).with_range_versions(40)
+}
+
 /// A context whose tables hold `rows` plainly.
 pub fn oracle(rows: &[Row]) -> SessionContext {
     let context = SessionContext::new_with_config(config(1));
