@@ -28,6 +28,7 @@ use crate::embed;
 use crate::error::Result;
 use crate::pool::BudgetPool;
 use crate::session::Session;
+use crate::types::ColumnTypes;
 
 /// Table numbers below this belong to the engine.
 const SYSTEM_TABLES_END: TableId = TableId(1024);
@@ -294,7 +295,8 @@ fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> SessionState
     settings.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     // 0.1 is a decimal, as in PostgreSQL; as a double, sums of money would not be exact.
     settings.sql_parser.parse_float_as_decimal = true;
-    SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build()
+    let builder = SessionStateBuilder::new().with_type_planner(Arc::new(ColumnTypes));
+    builder.with_config(config).with_runtime_env(runtime).with_default_features().build()
 }
 
 /// Names for [`Engine::session_context`].

@@ -311,13 +311,18 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
     };
     let message = match error {
         StoreError::Io { source, .. } => format!("{error}: {source}"),
-        StoreError::Poisoned { reason } if reason.contains("No space left") => {
+        StoreError::Poisoned { reason } if is_disk_full(reason) => {
             return Error::new(SqlState::DiskFull, error.to_string())
                 .with_hint("free space on the disk, then reopen the database");
         }
         _ => error.to_string(),
     };
     Error::new(state, message).with_hint(hint)
+}
+
+/// A log that failed keeps its reason only as text: the operating system's, or the standard library's.
+fn is_disk_full(reason: &str) -> bool {
+    reason.contains("No space left") || reason.contains("no storage space")
 }
 
 impl From<StoreError> for Error {

@@ -18,7 +18,10 @@
 
 mod assign;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast;
 
 use crate::error::{Error, Result, SqlState};
@@ -98,6 +101,23 @@ fn decimal(info: ast::ExactNumberInfo) -> Result<DataType> {
             SqlState::InvalidParameter,
             format!("DECIMAL({precision},{scale}) cannot be: the precision is 1 to 38, the scale 0 to the precision"),
         )),
+    }
+}
+
+/// Gives TIME and TIMESTAMP in casts and constants the resolution of columns. DataFusion's own choice of nanoseconds
+/// cannot be compared with a TIME column, and would convert a TIMESTAMP column row by row.
+#[derive(Debug)]
+pub(crate) struct ColumnTypes;
+
+impl TypePlanner for ColumnTypes {
+    fn plan_type_field(&self, sql: &ast::DataType) -> datafusion::common::Result<Option<FieldRef>> {
+        match sql {
+            ast::DataType::Time(..) | ast::DataType::Timestamp(..) => {
+                let ColumnType { data_type, .. } = column_type(sql)?;
+                Ok(Some(Arc::new(Field::new("", data_type, true))))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -178,7 +178,7 @@ fn nulls(table: &Table, rows: usize) -> Vec<ArrayRef> {
 
 async fn write_query(context: &mut Context<'_>, table: &Table, targets: &Targets, source: &ast::Query) -> Result<u64> {
     let literals = literal_columns(source);
-    let source = without_bare_values(source)?;
+    let source = plannable(source)?;
     let drained = context.drain(ast::Statement::Query(Box::new(source))).await?;
     let columns = targets.for_values(drained.column_count, table)?;
     let writer = TableWriter::new(table);
@@ -220,10 +220,20 @@ fn literal_columns(source: &ast::Query) -> BTreeSet<usize> {
     }
 }
 
-/// A `VALUES` list that is no list of constants, as `SELECT … UNION ALL SELECT …`, because the planner cannot run
+/// The source with names that never clash, because `SELECT a, a` is fine as a source but not for the planner; and
+/// a `VALUES` list that is no list of constants, as `SELECT … UNION ALL SELECT …`, because the planner cannot run
 /// subqueries inside VALUES. DEFAULT becomes NULL.
-fn without_bare_values(source: &ast::Query) -> Result<ast::Query> {
+fn plannable(source: &ast::Query) -> Result<ast::Query> {
     let mut source = source.clone();
+    if source.order_by.is_none()
+        && let ast::SetExpr::Select(select) = source.body.as_mut()
+    {
+        for (at, item) in select.projection.iter_mut().enumerate() {
+            if let ast::SelectItem::UnnamedExpr(expr) = item {
+                *item = select_item((at, expr.clone()));
+            }
+        }
+    }
     let ast::SetExpr::Values(values) = source.body.as_ref() else { return Ok(source) };
     let mut body: Option<ast::SetExpr> = None;
     for row in &values.rows {

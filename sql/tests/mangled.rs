@@ -1,0 +1,124 @@
+//! Wrong SQL never panics: valid statements with pieces cut out, doubled, exchanged or replaced give rows or an error,
+//! and never our own "internal" one; the database answers afterwards.
+
+use proptest::prelude::*;
+use strata_sql::{Background, Engine, EngineOptions};
+
+const STATEMENTS: [&str; 16] = [
+    "SELECT a, sum(b) FROM t WHERE c > 'x' GROUP BY a HAVING count(*) > 1 ORDER BY a LIMIT 3",
+    "SELECT * FROM t JOIN u ON t.a = u.a WHERE t.b IN (SELECT b FROM u) AND EXISTS (SELECT 1 FROM t)",
+    "WITH q AS (SELECT a FROM t) SELECT q.a, row_number() OVER (PARTITION BY a ORDER BY a) FROM q",
+    "SELECT CASE WHEN a = 1 THEN 'one' ELSE CAST(b AS TEXT) END, a / 2.5, -b FROM t",
+    "INSERT INTO t VALUES (1, 2, 'x'), (3, NULL, 'y')",
+    "INSERT INTO t (a, c) SELECT a + 100, c FROM t WHERE b IS NOT NULL",
+    "INSERT INTO t {\"a\": 5, \"b\": null, \"c\": \"text\"}, {\"a\": 6}",
+    "UPDATE t SET b = b + 1, c = upper(c) WHERE a BETWEEN 1 AND 5",
+    "UPDATE t SET a = a + 10 FROM u WHERE t.a = u.a",
+    "DELETE FROM t WHERE a NOT IN (SELECT a FROM u) OR c LIKE 'x%'",
+    "CREATE TABLE v (a INT, b DECIMAL(10, 2), c VARCHAR(5), PRIMARY KEY (a, b)) WITH (storage = 'row')",
+    "DROP TABLE IF EXISTS v, w",
+    "CREATE SCHEMA s; DROP SCHEMA s CASCADE",
+    "BEGIN; SAVEPOINT p; INSERT INTO t VALUES (9, 9, 'z'); ROLLBACK TO p; RELEASE p; COMMIT",
+    "EXPLAIN UPDATE t SET b = (SELECT max(a) FROM u) WHERE c = 'x'",
+    "CALL strata.convert('t'); SET durability = 'buffered'; SELECT * FROM strata.segments",
+];
+
+/// One change of a list of words.
+#[derive(Clone, Debug)]
+enum Mangle {
+    Cut(usize),
+    Double(usize),
+    Swap(usize, usize),
+    Replace(usize, &'static str),
+}
+
+fn mangle() -> impl Strategy<Value = Mangle> {
+    let foreign = prop::sample::select(vec![
+        "NULL",
+        "''",
+        "(",
+        ")",
+        ",",
+        "*",
+        "SELECT",
+        "t",
+        "a",
+        "1",
+        "-1e400",
+        "'x'",
+        "::int",
+        "$1",
+        "\"\"",
+        "{",
+        "}",
+        "é",
+        "99999999999999999999",
+        "DEFAULT",
+        "FROM",
+        "t.a.b.c.d",
+        "interval '1' day",
+        "[1]",
+        "E'\\",
+        "--",
+        "/*",
+        ";",
+        "true",
+    ]);
+    prop_oneof![
+        any::<usize>().prop_map(Mangle::Cut),
+        any::<usize>().prop_map(Mangle::Double),
+        (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Mangle::Swap(a, b)),
+        (any::<usize>(), foreign).prop_map(|(at, word)| Mangle::Replace(at, word)),
+    ]
+}
+
+fn apply(statement: &str, mangles: &[Mangle]) -> String {
+    let mut words: Vec<&str> = statement.split_inclusive([' ', ',', '(', ')']).collect();
+    for mangle in mangles {
+        if words.is_empty() {
+            break;
+        }
+        let length = words.len();
+        match mangle {
+            Mangle::Cut(at) => {
+                words.remove(at % length);
+            }
+            Mangle::Double(at) => words.insert(at % length, words[at % length]),
+            Mangle::Swap(a, b) => words.swap(a % length, b % length),
+            Mangle::Replace(at, word) => words[at % length] = word,
+        }
+    }
+    words.join(" ")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn wrong_statements_give_errors_and_the_database_lives_on(
+        scripts in prop::collection::vec((prop::sample::select(STATEMENTS.to_vec()), prop::collection::vec(mangle(), 0..4)), 1..6)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let options = EngineOptions { background: Background::Manual, target_partitions: 2, ..EngineOptions::default() };
+            let engine = Engine::open_in_memory(options).unwrap();
+            let mut session = engine.session();
+            session
+                .execute("CREATE TABLE t (a INT PRIMARY KEY, b BIGINT, c TEXT); CREATE TABLE u (a INT, b BIGINT);
+                          INSERT INTO t VALUES (1, 1, 'x'), (2, NULL, NULL); INSERT INTO u VALUES (1, 1), (1, 2)")
+                .await
+                .unwrap();
+            for (statement, mangles) in &scripts {
+                let sql = apply(statement, mangles);
+                if let Err(error) = session.execute(&sql).await {
+                    assert_ne!(error.sqlstate(), "XX001", "{sql}: {error:?}");
+                    assert!(!error.message().is_empty());
+                }
+                if session.in_transaction() {
+                    session.execute("ROLLBACK").await.unwrap();
+                }
+            }
+            engine.session().execute("SELECT 1").await.unwrap();
+        });
+    }
+}
