@@ -92,10 +92,15 @@ impl Progress {
 
     /// Ends the display, leaving one line.
     pub fn finish(self, line: &str) {
+        self.clear();
+        note(line);
+    }
+
+    /// Ends the display.
+    pub fn clear(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        note(line);
     }
 
     /// A line at each tenth of the way, at most one a second, so that a log stays short.

@@ -109,26 +109,24 @@ pub(crate) fn prepare(database: &Database, options: &TpchOptions) -> Result<Prep
         Some(load) => is_reusable(load, options, database.dir())?,
         None => false,
     };
-    let (mut load, timer) = match found {
+    let (mut load, conversion) = match found {
         Some(load) if reusable => {
             note(&format!("using the {} rows already in {}", grouped(load.row_count), database.dir().display()));
-            (load, Timer::start())
+            (load, None)
         }
         _ => load_rows(database, options)?,
     };
     if options.changes && load.state == State::Loaded {
         apply_changes(database, &mut load)?;
     }
-    let conversion = match options.placement {
-        Placement::Segments => Some(placement::wait_for_segments(database.engine(), load.row_count, &timer)?),
-        Placement::Fresh | Placement::Mixed => None,
-    };
+    if options.placement == Placement::Segments {
+        placement::wait_for_segments(database.engine(), load.row_count, &Timer::start())?;
+    }
     if load.placement != options.placement {
         load.placement = options.placement;
         database.store_load_state(&load)?;
     }
-    // Waiting after a reuse says nothing about the load.
-    Ok(Prepared { load, reused: reusable, conversion: conversion.filter(|_| !reusable) })
+    Ok(Prepared { load, reused: reusable, conversion })
 }
 
 /// Whether the rows of an earlier run serve this one; an unfinished load does not, and is loaded again.
@@ -151,7 +149,7 @@ fn is_reusable(load: &Load, options: &TpchOptions, dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn load_rows(database: &Database, options: &TpchOptions) -> Result<(Load, Timer)> {
+fn load_rows(database: &Database, options: &TpchOptions) -> Result<(Load, Option<ConversionTimes>)> {
     let (scale, placement) = (options.scale, options.placement);
     let mut load = Load { scale, placement, state: State::Loading, row_count: 0, load_seconds: 0.0 };
     database.store_load_state(&load)?;
@@ -171,7 +169,15 @@ fn load_rows(database: &Database, options: &TpchOptions) -> Result<(Load, Timer)
     ));
     load.state = State::Loaded;
     database.store_load_state(&load)?;
-    Ok((load, since_load))
+    if placement != Placement::Segments {
+        return Ok((load, None));
+    }
+    let times = placement::wait_for_segments(database.engine(), load.row_count, &since_load)?;
+    note(&format!(
+        "99 % of the rows were in segments {:.1} s after the load, all after {:.1} s",
+        times.most_seconds, times.all_seconds
+    ));
+    Ok((load, Some(times)))
 }
 
 fn apply_changes(database: &Database, load: &mut Load) -> Result<()> {

@@ -177,12 +177,8 @@ pub fn wait_for_segments(engine: &Engine, rows: u64, since: &Timer) -> Result<Co
         std::thread::sleep(PAUSE);
     }
     let all_seconds = since.seconds();
-    let times = ConversionTimes { most_seconds: most_seconds.unwrap_or(all_seconds), all_seconds };
-    progress.finish(&format!(
-        "converted: 99 % of the rows {:.1} s after the load, all after {:.1} s",
-        times.most_seconds, times.all_seconds
-    ));
-    Ok(times)
+    progress.clear();
+    Ok(ConversionTimes { most_seconds: most_seconds.unwrap_or(all_seconds), all_seconds })
 }
 
 /// Row versions of the eight tables in memtables and runs.
