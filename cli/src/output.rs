@@ -83,7 +83,7 @@ pub async fn write_rows<W: Write + Send>(format: Format, mut rows: Rows, out: W)
 /// One result being written.
 enum BatchWriter<W: Write + Send> {
     Table { schema: SchemaRef, batches: Vec<RecordBatch>, out: W },
-    Csv(arrow::csv::Writer<W>),
+    Csv(Box<arrow::csv::Writer<W>>),
     Json(arrow::json::ArrayWriter<W>),
     Jsonl(arrow::json::LineDelimitedWriter<W>),
     Parquet(Box<ArrowWriter<W>>),
@@ -98,7 +98,7 @@ impl<W: Write + Send> BatchWriter<W> {
                 let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(out);
                 // An empty result still has its header.
                 writer.write(&RecordBatch::new_empty(schema.clone()))?;
-                BatchWriter::Csv(writer)
+                BatchWriter::Csv(Box::new(writer))
             }
             Format::Json => {
                 let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);

@@ -138,15 +138,15 @@ async fn counters_say_where_rows_were_read() {
     bench.commit(&puts(0..100, 1));
     let sum = "SELECT SUM(id), MAX(name) FROM t";
     let counts = |c: &ScanCounters| (c.memtable_rows(), c.run_rows(), c.segment_rows());
-    assert_eq!(counts(&*read(&bench, sum).await.1), (100, 0, 0));
+    assert_eq!(counts(&read(&bench, sum).await.1), (100, 0, 0));
     bench.db.flush(None).unwrap();
     bench.commit(&puts(90..110, 2));
-    assert_eq!(counts(&*read(&bench, sum).await.1), (20, 90, 0));
+    assert_eq!(counts(&read(&bench, sum).await.1), (20, 90, 0));
     bench.db.convert(TABLE).unwrap();
-    assert_eq!(counts(&*read(&bench, sum).await.1), (0, 0, 110));
+    assert_eq!(counts(&read(&bench, sum).await.1), (0, 0, 110));
     bench.commit(&puts(0..10, 3));
     bench.commit(&deletes(50..60));
-    assert_eq!(counts(&*read(&bench, sum).await.1), (10, 0, 90));
+    assert_eq!(counts(&read(&bench, sum).await.1), (10, 0, 90));
 }
 
 #[tokio::test]

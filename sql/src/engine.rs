@@ -136,7 +136,7 @@ impl Engine {
     fn open_at(env: Arc<dyn Env>, dir: &Path, mut options: EngineOptions, spill: SpillTo) -> Result<Engine> {
         options.storage.memory_bytes_max = options.memory_budget_bytes;
         let budget = MemoryBudget::new(options.memory_budget_bytes);
-        let store = Store::new(Arc::clone(&env), dir, Arc::clone(&budget), options.segments.clone());
+        let store = Store::new(Arc::clone(&env), dir, Arc::clone(&budget), options.segments);
         let cold: Arc<dyn ColdTier> = Arc::clone(&store) as Arc<dyn ColdTier>;
         let db = Db::open_with(env, dir, options.storage.clone(), Arc::clone(&budget), cold, None)?;
         let state = base_state(&options, runtime(&budget, spill)?);

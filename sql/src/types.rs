@@ -6,10 +6,10 @@
 //! | SMALLINT, INT, BIGINT | Int16, Int32, Int64 | TINYINT is a SMALLINT |
 //! | REAL, DOUBLE PRECISION, FLOAT(p) | Float32, Float64 | |
 //! | DECIMAL(p,s), NUMERIC(p,s) | Decimal128 | p ≤ 38; bare DECIMAL is (38,10) |
-//! | TEXT, VARCHAR(n), CHAR(n) | Utf8View | n is checked; CHAR is not padded |
-//! | BYTEA | BinaryView | text input `\xdeadbeef` |
+//! | TEXT, VARCHAR(n), CHAR(n) | `Utf8View` | n is checked; CHAR is not padded |
+//! | BYTEA | `BinaryView` | text input `\xdeadbeef` |
 //! | DATE, TIME, TIMESTAMP, TIMESTAMPTZ | Date32, Time64, Timestamp | microseconds; TIMESTAMPTZ in UTC |
-//! | UUID | FixedSizeBinary(16) | |
+//! | UUID | `FixedSizeBinary(16)` | |
 //!
 //! Refused: unsigned integers, INTERVAL, JSON, arrays and everything else, with SQLSTATE 0A000.
 //!

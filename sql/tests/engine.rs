@@ -1,5 +1,7 @@
 //! The engine as a library: reopening, loading, embedding, limits, and what sessions do at the same time.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 use std::path::Path;
 use std::sync::Arc;
 

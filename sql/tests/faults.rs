@@ -1,6 +1,8 @@
 //! What a user sees when the directory is wrong: in use, newer, damaged, or on a full disk. Each gets its SQLSTATE, the
 //! place and what to do; nothing acknowledged is lost.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

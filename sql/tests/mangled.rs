@@ -1,6 +1,8 @@
 //! Wrong SQL never panics: valid statements with pieces cut out, doubled, exchanged or replaced give rows or an error,
 //! and never our own "internal" one; the database answers afterwards.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 use proptest::prelude::*;
 use strata_sql::{Background, Engine, EngineOptions};
 

@@ -5,6 +5,8 @@
 //! where rows lie: in memtables, in runs, in segments, or half of them converted. Errors are matched against SQLSTATE,
 //! message, detail and hint together.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 

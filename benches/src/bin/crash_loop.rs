@@ -511,7 +511,7 @@ async fn batches(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>> {
 async fn integers(session: &mut Session, sql: &str) -> Result<Vec<Vec<i64>>> {
     let mut rows = Vec::new();
     for batch in batches(session, sql).await? {
-        let columns: Vec<_> = batch.columns().iter().map(|column| column.as_primitive::<Int64Type>()).collect();
+        let columns: Vec<_> = batch.columns().iter().map(AsArray::as_primitive::<Int64Type>).collect();
         rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row)).collect()));
     }
     Ok(rows)

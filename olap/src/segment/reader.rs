@@ -184,7 +184,12 @@ impl Segment {
     #[must_use]
     pub fn note_use(&self, row_group: usize, columns: &[usize]) -> bool {
         let keys = columns.iter().map(|&column| self.chunk_key(row_group, column));
-        keys.fold(true, |known, key| self.cache().note_use(key) && known)
+        // Every use is noted, also behind the first chunk that is new.
+        let mut all_known = true;
+        for key in keys {
+            all_known &= self.cache().note_use(key);
+        }
+        all_known
     }
 
     /// The encoded row at `position`, in the shape of `schema`: columns the segment was written without are NULL.

@@ -15,7 +15,7 @@ pub(crate) struct JsonInsert {
     /// Parts of the table's name.
     pub table: Vec<String>,
     /// One row each: key and value in the order written.
-    pub objects: Vec<Vec<(String, JsonValue)>>,
+    pub objects: Vec<JsonObject>,
 }
 
 /// A JSON value as far as a column can take it.
@@ -30,11 +30,14 @@ pub(crate) enum JsonValue {
     Nested,
 }
 
+/// Members of an object, in the order written.
+pub(crate) type JsonObject = Vec<(String, JsonValue)>;
+
 /// One object, several separated by commas, or an array of objects, at `at`; and where they end.
 ///
 /// # Errors
 /// 42601 with line and column.
-pub(crate) fn parse_objects(script: &str, at: usize) -> Result<(Vec<Vec<(String, JsonValue)>>, usize)> {
+pub(crate) fn parse_objects(script: &str, at: usize) -> Result<(Vec<JsonObject>, usize)> {
     let mut reader = Reader { script, at };
     let mut objects = Vec::new();
     if reader.peek() == Some(b'[') {
@@ -115,9 +118,9 @@ impl Reader<'_> {
         Ok(found == Some(b','))
     }
 
-    fn object(&mut self, depth: usize) -> Result<Vec<(String, JsonValue)>> {
+    fn object(&mut self, depth: usize) -> Result<JsonObject> {
         self.expect(b'{')?;
-        let mut members: Vec<(String, JsonValue)> = Vec::new();
+        let mut members: JsonObject = Vec::new();
         self.skip_blank();
         if self.peek() == Some(b'}') {
             self.at += 1;
