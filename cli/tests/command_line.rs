@@ -1,5 +1,7 @@
 //! `strata sql` and the commands on directories: results in each format, and bad input with words that help.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -1,5 +1,7 @@
 //! The main job at scale 0.01, as a user runs it: three placements, changes, reuse, an unfinished load, wrong answers.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
+use arrow::record_batch::RecordBatch;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ async fn load(session: &mut Session) {
 
 async fn count(session: &mut Session) -> Result<usize, Error> {
     let batches = session.query("SELECT id, v FROM t").await?.collect().await?;
-    Ok(batches.iter().map(|batch| batch.num_rows()).sum())
+    Ok(batches.iter().map(RecordBatch::num_rows).sum())
 }
 
 fn files_of(env: &SimEnv, extension: &str) -> Vec<(PathBuf, u64)> {
@@ -122,7 +123,7 @@ async fn a_crash_within_ddl_leaves_the_whole_change_or_nothing() {
             let engine = open(&env).unwrap();
             let mut session = engine.session();
             let tables = session.query("SELECT table_name FROM strata.tables").await.unwrap().collect().await.unwrap();
-            let count: usize = tables.iter().map(|batch| batch.num_rows()).sum();
+            let count: usize = tables.iter().map(RecordBatch::num_rows).sum();
             assert!(count <= 2, "operation {op}");
             assert!(!acknowledged || count == 1, "operation {op}: acknowledged, but {count} tables");
             // No table owns storage without being known, and new tables still work.

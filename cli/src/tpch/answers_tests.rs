@@ -90,8 +90,7 @@ fn batches_are_read_by_the_expected_kinds() {
     expected.check(&read(&expected).unwrap(), query(6)).unwrap();
     let off_by_more_than_a_digit = Answer::parse(&expected.to_csv().replace("0.3333333333", "0.333335")).unwrap();
     assert!(off_by_more_than_a_digit.check(&read(&expected).unwrap(), query(6)).is_err());
-    let text_for_int = Answer::parse(
-        &expected.to_csv().replace("e:text", "e:int").replace('"', "").replace('x', "1").replace('y', "1"),
-    );
+    let text_for_int =
+        Answer::parse(&expected.to_csv().replace("e:text", "e:int").replace('"', "").replace(['x', 'y'], "1"));
     assert!(text_for_int.is_err() || read(&text_for_int.unwrap()).is_err());
 }
