@@ -85,6 +85,8 @@ pub enum SqlState {
     DiskFull,
     /// `53200`: a memory budget is exhausted.
     OutOfMemory,
+    /// `54001`: the statement is nested too deeply.
+    StatementTooComplex,
     /// `55000`: the directory or object is not in the needed state.
     NotInPrerequisiteState,
     /// `55006`: in use by another process.
@@ -136,6 +138,7 @@ impl SqlState {
             SqlState::FeatureNotSupported => "0A000",
             SqlState::DiskFull => "53100",
             SqlState::OutOfMemory => "53200",
+            SqlState::StatementTooComplex => "54001",
             SqlState::NotInPrerequisiteState => "55000",
             SqlState::ObjectInUse => "55006",
             SqlState::CannotConnectNow => "57P03",

@@ -8,6 +8,7 @@
 
 pub(crate) mod json;
 pub(crate) mod script;
+mod shallow;
 
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -18,7 +19,7 @@ use json::JsonInsert;
 use script::{Piece, split};
 
 /// Deepest nesting of expressions and queries; deeper ones are refused before they exhaust the stack.
-const NESTING_MAX: usize = 100;
+const NESTING_MAX: usize = 50;
 
 /// One parsed statement.
 #[derive(Clone, Debug)]
@@ -112,6 +113,7 @@ pub fn parse_script(script: &str) -> Result<Vec<Statement>> {
 fn parse_sql(script: &str, text: &str, offset: usize) -> Result<Option<ast::Statement>> {
     match parse_at(text) {
         Ok(parsed) => Ok(parsed),
+        Err(error) if error.state() != SqlState::Syntax => Err(error),
         Err(_) => {
             // Parse again behind blank space of the same shape, so that line and column count from the script's start.
             let padding: String = script[..offset].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
@@ -121,6 +123,16 @@ fn parse_sql(script: &str, text: &str, offset: usize) -> Result<Option<ast::Stat
 }
 
 fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
+    shallow::with_room(text, |text| {
+        let mut statement = parse_deep(text)?;
+        if let Some(statement) = &mut statement {
+            shallow::make_shallow(statement)?;
+        }
+        Ok(statement)
+    })
+}
+
+fn parse_deep(text: &str) -> Result<Option<ast::Statement>> {
     let syntax = |error: &dyn std::fmt::Display| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
     let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(NESTING_MAX);
     let mut parser = parser.try_with_sql(text).map_err(|error| syntax(&error))?;

@@ -124,3 +124,34 @@ proptest! {
         });
     }
 }
+
+/// Long and deep statements are answered or refused; they never exhaust the stack, which would end the process.
+#[test]
+fn long_and_deep_statements_do_not_exhaust_the_stack() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::spawn(async {
+            let options =
+                EngineOptions { background: Background::Manual, target_partitions: 2, ..EngineOptions::default() };
+            let engine = Engine::open_in_memory(options).unwrap();
+            let mut session = engine.session();
+            session.execute("CREATE TABLE t (a INT PRIMARY KEY, b TEXT)").await.unwrap();
+            let rows: Vec<String> = (0..3000).map(|at| format!("({at} + 0, 'x')")).collect();
+            session.execute(&format!("INSERT INTO t VALUES {}", rows.join(", "))).await.unwrap();
+            let rows: Vec<String> = (3000..3200).map(|at| format!("((SELECT {at}), 'x')")).collect();
+            session.execute(&format!("INSERT INTO t VALUES {}", rows.join(", "))).await.unwrap();
+            let terms: Vec<String> = (0..2000).map(|at| format!("a = {at}")).collect();
+            session.execute(&format!("SELECT * FROM t WHERE {}", terms.join(" OR "))).await.unwrap();
+            let terms = vec!["a"; 50_000].join(" OR a = ");
+            session.execute(&format!("SELECT * FROM t WHERE a = {terms} oops oops")).await.unwrap_err();
+            let error = session.execute(&format!("SELECT {}", vec!["1"; 20_000].join("+"))).await.unwrap_err();
+            assert_eq!(error.sqlstate(), "54001");
+            let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
+            assert_eq!(session.execute(&deep).await.unwrap_err().sqlstate(), "42601");
+            let nested = format!("INSERT INTO t {{\"a\": {}{}}}", "[".repeat(5000), "]".repeat(5000));
+            assert_eq!(session.execute(&nested).await.unwrap_err().sqlstate(), "42601");
+        })
+        .await
+        .unwrap();
+    });
+}

@@ -323,6 +323,25 @@ mod tests {
         assert!(document.contains("{\"chars_max\":{\"1\":25}}"));
     }
 
+    /// Otherwise a statement that took its snapshot just before a DDL commit would look for rows of a table that its
+    /// snapshot does not have, or miss one that it has.
+    #[tokio::test]
+    async fn an_old_snapshot_sees_its_own_catalog_after_a_newer_one_was_read() {
+        let options = crate::EngineOptions { background: crate::Background::Manual, ..Default::default() };
+        let engine = crate::Engine::open_in_memory(options).unwrap();
+        let mut session = engine.session();
+        session.execute("CREATE TABLE first (id INT)").await.unwrap();
+        let old = engine.db().snapshot();
+        session.execute("CREATE TABLE second (id INT); DROP TABLE first").await.unwrap();
+        let names = |snapshot: &Snapshot| {
+            let catalog = engine.catalog_at(snapshot).unwrap();
+            catalog.tables().map(|table| table.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&engine.db().snapshot()), ["second"]);
+        assert_eq!(names(&old), ["first"]);
+        assert_eq!(names(&engine.db().snapshot()), ["second"]);
+    }
+
     #[test]
     fn unknown_options_are_ignored_and_missing_ones_default() {
         let options: StoredOptions = serde_json::from_str("{\"later\":1}").unwrap();

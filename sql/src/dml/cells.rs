@@ -31,10 +31,18 @@ pub(crate) fn cell(expr: &ast::Expr) -> Option<Cell> {
             _ => None,
         },
         ast::Expr::Nested(inner) => cell(inner),
+        // DATE '2024-01-01' in a row reads as the text would: its column knows what it is.
+        ast::Expr::TypedString(typed) if is_time_type(&typed.data_type) => {
+            typed.value.value.clone().into_string().map(Cell::Text)
+        }
         // DEFAULT stands for NULL, because columns have no other default.
         ast::Expr::Identifier(ident) if is_default(ident) => Some(Cell::Null),
         _ => None,
     }
+}
+
+fn is_time_type(data_type: &ast::DataType) -> bool {
+    matches!(data_type, ast::DataType::Date | ast::DataType::Time(..) | ast::DataType::Timestamp(..))
 }
 
 /// The keyword DEFAULT, which the parser reads as a name.

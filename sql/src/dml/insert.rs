@@ -4,6 +4,7 @@
 //! types by the same rules. Either way the source is read to its end before the first row is written.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use arrow::array::{ArrayRef, new_null_array};
 use datafusion::sql::sqlparser::ast;
@@ -19,6 +20,9 @@ use crate::types::{Origin, assign};
 
 /// Rows of constants are written in batches of this many.
 const BATCH_ROWS: usize = 8192;
+/// Lists of expressions up to this long become a union, whose columns find a common type where VALUES does not, as
+/// for `('2024-01-01'), (current_date)`. Planning a union costs too much per row for longer ones.
+const UNION_ROWS_MAX: usize = 64;
 
 /// Runs an INSERT; returns the number of rows.
 ///
@@ -221,8 +225,8 @@ fn literal_columns(source: &ast::Query) -> BTreeSet<usize> {
 }
 
 /// The source with names that never clash, because `SELECT a, a` is fine as a source but not for the planner; and
-/// a `VALUES` list that is no list of constants, as `SELECT … UNION ALL SELECT …`, because the planner cannot run
-/// subqueries inside VALUES. DEFAULT becomes NULL.
+/// a `VALUES` list with subqueries as `SELECT … UNION ALL SELECT …`, because the planner cannot run those inside
+/// VALUES. DEFAULT becomes NULL.
 fn plannable(source: &ast::Query) -> Result<ast::Query> {
     let mut source = source.clone();
     if source.order_by.is_none()
@@ -234,37 +238,54 @@ fn plannable(source: &ast::Query) -> Result<ast::Query> {
             }
         }
     }
-    let ast::SetExpr::Values(values) = source.body.as_ref() else { return Ok(source) };
-    let mut body: Option<ast::SetExpr> = None;
-    for row in &values.rows {
-        let ast::Statement::Query(frame) = parse_own("SELECT NULL")? else {
-            return Err(Error::internal("a frame that is no query"));
-        };
-        let ast::SetExpr::Select(mut select) = *frame.body else {
-            return Err(Error::internal("a frame that is no SELECT"));
-        };
-        select.projection = row.content.iter().cloned().enumerate().map(select_item).collect();
-        let row = ast::SetExpr::Select(select);
-        body = Some(match body {
-            None => row,
-            Some(before) => ast::SetExpr::SetOperation {
-                op: ast::SetOperator::Union,
-                set_quantifier: ast::SetQuantifier::All,
-                left: Box::new(before),
-                right: Box::new(row),
-            },
-        });
+    let ast::SetExpr::Values(values) = source.body.as_mut() else { return Ok(source) };
+    for expr in values.rows.iter_mut().flat_map(|row| row.content.iter_mut()) {
+        if matches!(expr, ast::Expr::Identifier(ident) if cells::is_default(ident)) {
+            *expr = ast::Expr::Value(ast::Value::Null.into());
+        }
     }
-    if let Some(body) = body {
-        *source.body = body;
+    let is_short = values.rows.len() <= UNION_ROWS_MAX;
+    if is_short || values.rows.iter().flat_map(|row| &row.content).any(has_subquery) {
+        let rows = values.rows.iter().map(|row| select_of(&row.content)).collect::<Result<Vec<_>>>()?;
+        *source.body = union_all(rows)?;
     }
     Ok(source)
 }
 
-fn select_item((at, expr): (usize, ast::Expr)) -> ast::SelectItem {
-    let expr = match expr {
-        ast::Expr::Identifier(ident) if cells::is_default(&ident) => ast::Expr::Value(ast::Value::Null.into()),
-        other => other,
+fn has_subquery(expr: &ast::Expr) -> bool {
+    let is_subquery = |expr: &ast::Expr| match expr {
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
     };
+    ast::visit_expressions(expr, is_subquery).is_break()
+}
+
+fn select_of(row: &[ast::Expr]) -> Result<ast::SetExpr> {
+    let ast::Statement::Query(frame) = parse_own("SELECT NULL")? else {
+        return Err(Error::internal("a frame that is no query"));
+    };
+    let ast::SetExpr::Select(mut select) = *frame.body else {
+        return Err(Error::internal("a frame that is no SELECT"));
+    };
+    select.projection = row.iter().cloned().enumerate().map(select_item).collect();
+    Ok(ast::SetExpr::Select(select))
+}
+
+/// A balanced tree, because a chain as deep as the list is long would exhaust the stack.
+fn union_all(mut rows: Vec<ast::SetExpr>) -> Result<ast::SetExpr> {
+    let half = rows.len() / 2;
+    if half == 0 {
+        return rows.pop().ok_or_else(|| Error::new(SqlState::Syntax, "VALUES without rows"));
+    }
+    let right = rows.split_off(half);
+    Ok(ast::SetExpr::SetOperation {
+        op: ast::SetOperator::Union,
+        set_quantifier: ast::SetQuantifier::All,
+        left: Box::new(union_all(rows)?),
+        right: Box::new(union_all(right)?),
+    })
+}
+
+fn select_item((at, expr): (usize, ast::Expr)) -> ast::SelectItem {
     ast::SelectItem::ExprWithAlias { expr, alias: ast::Ident::with_quote('"', format!("column{}", at + 1)) }
 }

@@ -120,7 +120,7 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Result<JsonObject> {
         self.expect(b'{')?;
-        let mut members: JsonObject = Vec::new();
+        let mut members = JsonObject::new();
         self.skip_blank();
         if self.peek() == Some(b'}') {
             self.at += 1;
