@@ -109,10 +109,14 @@ impl Inner {
                 break ticket;
             }
         };
-        // The transaction's reservation becomes the memtable's: the same bytes, now committed.
+        // The transaction's memory becomes the memtable's: what was used of it, not the steps it was reserved in, or a
+        // few hundred small commits would fill the budget.
         if let Some(memtable) = ticket.memtables.first() {
-            memtable.hold(reservation);
+            let held = self.budget.reserve("memtables", 0)?;
+            held.grow(record.bytes.len() as u64);
+            memtable.hold(held);
         }
+        drop(reservation);
         for ((_, range), memtable) in record.tables.iter().zip(&ticket.memtables) {
             memtable.apply(record.versions(range.clone(), ticket.pending.seqno));
         }

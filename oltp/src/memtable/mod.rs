@@ -155,7 +155,7 @@ pub struct Memtable {
     seqno_max: AtomicU64,
     in_flight: Mutex<u64>,
     applied: Condvar,
-    reservation: Mutex<Vec<Reservation>>,
+    reservation: Mutex<Option<Reservation>>,
 }
 
 impl std::fmt::Debug for Memtable {
@@ -182,7 +182,7 @@ impl Memtable {
             seqno_max: AtomicU64::new(0),
             in_flight: Mutex::new(0),
             applied: Condvar::new(),
-            reservation: Mutex::new(Vec::new()),
+            reservation: Mutex::new(None),
         }
     }
 
@@ -207,9 +207,13 @@ impl Memtable {
         self.applied.notify_all();
     }
 
-    /// Keeps a memory reservation for as long as the memtable lives.
+    /// Keeps the reserved memory for as long as the memtable lives.
     pub fn hold(&self, reservation: Reservation) {
-        self.reservation.lock().unwrap_or_else(PoisonError::into_inner).push(reservation);
+        let mut held = self.reservation.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.as_ref() {
+            Some(held) => held.grow(reservation.bytes()),
+            None => *held = Some(reservation),
+        }
     }
 
     /// Blocks until every announced commit has been applied.
