@@ -23,7 +23,7 @@ use parquet::arrow::arrow_reader::RowSelection;
 
 use super::items::RowGroupItem;
 use super::morsel::{RowCounts, external};
-use super::output::ScanOutput;
+use super::output::{ScanOutput, rows_of};
 
 /// One row group read through the column cache.
 pub(super) struct CachedMorsel {
@@ -90,7 +90,7 @@ impl Morsel for CachedMorsel {
     }
 }
 
-/// Batches of one cached morsel: slices of the chunks, without copying unless rows are invisible.
+/// Batches of one cached morsel, cut out of the chunks.
 struct CachedBatches {
     morsel: CachedMorsel,
     chunks: Option<Vec<ArrayRef>>,
@@ -99,17 +99,13 @@ struct CachedBatches {
 }
 
 impl CachedBatches {
-    fn chunks(&mut self) -> Result<&[ArrayRef]> {
+    /// The batch of rows `start..start + length`; `None` if none of them is visible.
+    fn batch(&mut self, start: usize, length: usize) -> Result<Option<RecordBatch>> {
         if self.chunks.is_none() {
             let CachedMorsel { item, columns, .. } = &self.morsel;
             self.chunks = Some(item.segment.cached_columns(item.row_group, columns).map_err(external)?);
         }
-        Ok(self.chunks.as_deref().unwrap_or_default())
-    }
-
-    /// The batch of rows `start..start + length`; `None` if none of them is visible.
-    fn batch(&mut self, start: usize, length: usize) -> Result<Option<RecordBatch>> {
-        let slices: Vec<ArrayRef> = self.chunks()?.iter().map(|chunk| chunk.slice(start, length)).collect();
+        let chunks = self.chunks.as_deref().unwrap_or_default();
         let CachedMorsel { visible, output, counts, .. } = &self.morsel;
         let visible = visible.as_ref().map(|bits| bits.slice(start, length));
         let visible_count = visible.as_ref().map_or(length, BooleanBuffer::count_set_bits);
@@ -120,9 +116,9 @@ impl CachedBatches {
         let arrays = match visible {
             Some(bits) if visible_count < length => {
                 let filter = FilterBuilder::new(&BooleanArray::new(bits, None)).optimize().build();
-                slices.iter().map(|slice| filter.filter(slice)).collect::<Result<_, _>>()?
+                chunks.iter().map(|chunk| filter.filter(&chunk.slice(start, length))).collect::<Result<_, _>>()?
             }
-            _ => slices,
+            _ => chunks.iter().map(|chunk| rows_of(chunk, start, length)).collect::<Result<_>>()?,
         };
         output.batch(arrays, visible_count).map(Some)
     }

@@ -16,7 +16,7 @@ use strata_oltp::iter::{Cursor, OverlayCursor, SourceKind, VisibleCursor};
 use super::items::FreshItem;
 use super::layout::RangeRows;
 use super::morsel::{RowCounts, external};
-use super::output::ScanOutput;
+use super::output::{ScanOutput, rows_of};
 use crate::cache::ColumnCache;
 use crate::convert::batch::BatchBuilder;
 
@@ -163,7 +163,7 @@ impl FreshBatches {
                 let memtable_rows = row_count.min(left.0);
                 counts.add_fresh(memtable_rows, row_count - memtable_rows);
                 *left = (left.0 - memtable_rows, left.1 - (row_count - memtable_rows));
-                let arrays = columns.iter().map(|column| column.slice(*next, row_count)).collect();
+                let arrays = columns.iter().map(|column| rows_of(column, *next, row_count)).collect::<Result<_>>()?;
                 *next += row_count;
                 output.batch(arrays, row_count).map(Some)
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, MutableArrayData, RecordBatch, RecordBatchOptions, make_array};
 use arrow::datatypes::SchemaRef;
 use datafusion_common::Result;
 use datafusion_physical_expr::projection::{ProjectionExprs, Projector};
@@ -37,4 +37,17 @@ impl ScanOutput {
         let decoded = RecordBatch::try_new_with_options(Arc::clone(&self.decoded), arrays, &options)?;
         self.projector.project_batch(&decoded)
     }
+}
+
+/// Rows `start..start + row_count` of a cached column. Numbers are copied: a slice would keep the whole column alive, and
+/// operators that hold batches would be charged for all of it, once per batch. Text stays
+/// shared, as it does behind the Parquet reader.
+pub(super) fn rows_of(column: &ArrayRef, start: usize, row_count: usize) -> Result<ArrayRef> {
+    if row_count == column.len() || !column.data_type().is_primitive() {
+        return Ok(column.slice(start, row_count));
+    }
+    let data = column.to_data();
+    let mut copy = MutableArrayData::new(vec![&data], false, row_count);
+    copy.try_extend(0, start, start + row_count)?;
+    Ok(make_array(copy.freeze()))
 }
