@@ -34,10 +34,18 @@ pub fn provenance() -> Value {
         "kernel": text("/proc/sys/kernel/osrelease").trim(),
         "commit": git(&["rev-parse", "HEAD"]),
         "changed_files": git(&["status", "--porcelain"]).map(|status| status.lines().count()),
-        "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        "command": std::env::args().skip(1).map(without_folder).collect::<Vec<_>>().join(" "),
         "unix_seconds": OsEnv::new().wall_clock().as_secs(),
         "profile": if cfg!(debug_assertions) { "dev" } else { "release" },
     })
+}
+
+/// An absolute path says more about the machine than about the run: its last part is enough.
+fn without_folder(argument: String) -> String {
+    match Path::new(&argument).file_name() {
+        Some(name) if argument.starts_with('/') => name.to_string_lossy().into_owned(),
+        _ => argument,
+    }
 }
 
 /// The middle value; of an even number, the mean of the two in the middle.
