@@ -1,5 +1,7 @@
 //! Every tunable of the row store: unit in the name, default, and the reason for the default.
 
+use crate::wal::WalOptions;
+
 /// Settings of one open database. Start from `Options::default()` and change fields.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -18,6 +20,8 @@ pub struct Options {
     pub idle_flush_ms: u64,
     /// Largest commit, encoded. Larger ones are refused before anything suffers.
     pub commit_bytes_max: u64,
+    /// Sizes of the log's files and buffers.
+    pub wal: WalOptions,
 }
 
 impl Default for Options {
@@ -30,6 +34,7 @@ impl Default for Options {
             wal_bytes_max: 1 << 30,
             idle_flush_ms: 500,
             commit_bytes_max: 512 << 20,
+            wal: WalOptions::default(),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::seqno::SeqNo;
 use crate::sstable::Run;
 use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
-use crate::wal::{Frame, RecordKind, Wal, WalOptions};
+use crate::wal::{Frame, RecordKind, Wal};
 use crate::work::Work;
 
 /// Folders of a database, in the order of their creation.
@@ -60,7 +60,7 @@ pub(crate) fn open(
         dir,
         manifest.db_id(),
         version.wal_start,
-        WalOptions::default(),
+        options.wal.clone(),
         manifest.file_allocator(),
         &mut |file, frame| replay.frame(file, frame),
     )?;

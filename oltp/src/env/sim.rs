@@ -25,7 +25,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Env, File, FileLock, OpenMode};
@@ -35,6 +35,8 @@ use disk::{Disk, InodeId};
 #[derive(Clone)]
 pub struct SimEnv {
     machine: Arc<Mutex<Machine>>,
+    /// Signalled when a file sync arrives at a held disk, and when the disk is let go.
+    held_changed: Arc<Condvar>,
 }
 
 /// What a power loss leaves of the writes and names that were not synced.
@@ -93,6 +95,9 @@ struct Machine {
     faults: Vec<Fault>,
     capacity_bytes: Option<u64>,
     locked: HashSet<PathBuf>,
+    /// Whether file syncs wait, and how many are waiting.
+    holding: bool,
+    held: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +126,10 @@ impl SimEnv {
             faults: Vec::new(),
             capacity_bytes,
             locked: HashSet::new(),
+            holding: false,
+            held: 0,
         };
-        SimEnv { machine: Arc::new(Mutex::new(machine)) }
+        SimEnv { machine: Arc::new(Mutex::new(machine)), held_changed: Arc::default() }
     }
 
     // A test thread that panics while holding the lock has failed already; the others may still look.
@@ -161,6 +168,7 @@ impl SimEnv {
     pub fn reboot(&self, loss: PowerLoss) -> SimEnv {
         let mut machine = self.machine();
         machine.crashed = true;
+        self.held_changed.notify_all();
         let seed = machine.seed;
         let disk = machine.disk.after_power_loss(loss, seed);
         let seed = SplitMix(seed ^ machine.log.len() as u64).next();
@@ -173,6 +181,7 @@ impl SimEnv {
     pub fn kill(&self) -> SimEnv {
         let mut machine = self.machine();
         machine.crashed = true;
+        self.held_changed.notify_all();
         let seed = SplitMix(machine.seed ^ machine.log.len() as u64).next();
         SimEnv::with_disk(seed, machine.disk.after_kill(), machine.clock, machine.capacity_bytes)
     }
@@ -191,6 +200,31 @@ impl SimEnv {
     /// Limits the sum of all file lengths; writes beyond fail with `StorageFull` and change nothing.
     pub fn set_capacity_bytes(&self, bytes: Option<u64>) {
         self.machine().capacity_bytes = bytes;
+    }
+
+    /// From now on every [`File::sync`] waits, as on a disk that is busy, until it is let go with `false`. Everything
+    /// else goes on, so that a test can look at what happens between a write and its sync.
+    pub fn hold_syncs(&self, hold: bool) {
+        self.machine().holding = hold;
+        self.held_changed.notify_all();
+    }
+
+    /// Blocks until `count` file syncs are waiting.
+    pub fn await_held_syncs(&self, count: usize) {
+        let mut machine = self.machine();
+        while machine.held < count {
+            machine = self.held_changed.wait(machine).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn wait_while_held(&self) {
+        let mut machine = self.machine();
+        machine.held += 1;
+        self.held_changed.notify_all();
+        while machine.holding && !machine.crashed {
+            machine = self.held_changed.wait(machine).unwrap_or_else(PoisonError::into_inner);
+        }
+        machine.held -= 1;
     }
 
     /// Moves the clock on; it never moves by itself.
@@ -391,6 +425,7 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.env.wait_while_held();
         let whole = |disk: &mut Disk| {
             disk.sync(self.inode);
             Ok(())

@@ -1,5 +1,5 @@
-//! Power loss at every operation: a workload of transactions, flushes, conversions, compactions and merges runs in the
-//! simulated environment and the machine dies at its 1st, 2nd, ... last write, sync, create, rename or remove. After
+//! Power loss at every operation: a workload of transactions, flushes, conversions, compactions and merges, some with
+//! commits and a flush in the middle of them, runs in the simulated environment and the machine dies at its 1st, 2nd, ... last write, sync, create, rename or remove. After
 //! each death the directory is opened again under three assumptions about what the disk had kept (nothing un-synced,
 //! everything, a random half of the sectors and names), and must hold:
 //!
@@ -20,7 +20,8 @@ use strata_oltp::env::sim::{PowerLoss, SimEnv};
 use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, FileKind, Options, Result, TableId};
 
-use super::{MakeTier, Rows, contents, key, row, schema};
+use super::gate::{Gate, GatedTier, Moment};
+use super::{MakeTier, Rows, contents, key, row, schema, small_log};
 
 const HYBRID: TableId = TableId(10);
 const ROW: TableId = TableId(11);
@@ -35,10 +36,11 @@ pub struct History {
     acknowledged: usize,
 }
 
-fn open(env: &SimEnv, make_tier: MakeTier) -> Result<Db> {
+fn open(env: &SimEnv, make_tier: MakeTier, gate: &Arc<Gate>) -> Result<Db> {
     let shared: Arc<dyn Env> = Arc::new(env.clone());
-    let options = Options { memtable_bytes_max: 1_500, idle_flush_ms: u64::MAX, ..Options::default() };
-    let tier = make_tier(&shared, Path::new(DIR));
+    let options =
+        Options { memtable_bytes_max: 1_500, idle_flush_ms: u64::MAX, wal: small_log(), ..Options::default() };
+    let tier = GatedTier::make(make_tier(&shared, Path::new(DIR)), gate);
     let db = Db::open(shared, Path::new(DIR), options, tier)?;
     db.register_table(schema(HYBRID), StorageKind::Hybrid);
     db.register_table(schema(ROW), StorageKind::Row);
@@ -48,38 +50,66 @@ fn open(env: &SimEnv, make_tier: MakeTier) -> Result<Db> {
 /// Deterministic transactions over twelve keys of two tables, with every kind of background work in between.
 pub fn workload(env: &SimEnv, make_tier: MakeTier, history: &mut History) -> Result<()> {
     history.states.push(Rows::new());
-    let db = open(env, make_tier)?;
+    let gate = Arc::default();
+    let db = open(env, make_tier, &gate)?;
     for round in 0i32..40 {
-        let mut transaction = db.begin()?;
-        let mut state = history.states.last().unwrap().clone();
-        for (nth, table) in (0..).zip([HYBRID, ROW, HYBRID]) {
-            let id = (round * 5 + nth * 3) % 12;
-            let key = key(table, id);
-            if (round + nth) % 4 == 3 {
-                transaction.delete(table, key.clone())?;
-                state.remove(&key);
-            } else {
-                let row = row(table, id, i64::from(round));
-                transaction.put(table, key.clone(), row.clone())?;
-                state.insert(key, row);
-            }
-        }
-        history.states.push(state);
-        let durable = round % 7 != 2;
-        transaction.commit(if durable { Durability::Durable } else { Durability::Buffered })?;
-        if durable {
-            history.acknowledged = history.states.len() - 1;
-        }
+        commit(&db, round, history)?;
         match round {
             6 | 20 | 33 => db.flush(None)?,
-            9 | 23 => db.convert(HYBRID)?,
+            9 => db.convert(HYBRID)?,
+            11 => busy(&gate, Moment::BeforeRun, || db.compact(HYBRID), || commit_and_flush(&db, 50, history))?,
             13 => db.merge_runs(ROW)?,
             16 | 28 => db.compact(HYBRID)?,
+            23 => busy(&gate, Moment::AfterRun, || db.convert(HYBRID), || commit_and_flush(&db, 60, history))?,
+            31 => busy(&gate, Moment::AfterTranslate, || db.compact(HYBRID), || commit_and_flush(&db, 70, history))?,
             36 => drop(db.allocate_row_ids(HYBRID, 3)?),
             _ => drop(db.step()?),
         }
     }
     db.close()
+}
+
+/// One transaction over three keys.
+fn commit(db: &Db, round: i32, history: &mut History) -> Result<()> {
+    let mut transaction = db.begin()?;
+    let mut state = history.states.last().unwrap().clone();
+    for (nth, table) in (0..).zip([HYBRID, ROW, HYBRID]) {
+        let id = (round * 5 + nth * 3) % 12;
+        let key = key(table, id);
+        if (round + nth) % 4 == 3 {
+            transaction.delete(table, key.clone())?;
+            state.remove(&key);
+        } else {
+            let row = row(table, id, i64::from(round));
+            transaction.put(table, key.clone(), row.clone())?;
+            state.insert(key, row);
+        }
+    }
+    history.states.push(state);
+    let durable = round % 7 != 2;
+    transaction.commit(if durable { Durability::Durable } else { Durability::Buffered })?;
+    if durable {
+        history.acknowledged = history.states.len() - 1;
+    }
+    Ok(())
+}
+
+fn commit_and_flush(db: &Db, round: i32, history: &mut History) -> Result<()> {
+    commit(db, round, history)?;
+    commit(db, round + 1, history)?;
+    db.flush(None)?;
+    commit(db, round + 2, history)
+}
+
+fn busy(
+    gate: &Gate,
+    moment: Moment,
+    job: impl FnOnce() -> Result<()> + Send,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let (job, meanwhile) = gate.interrupt(moment, job, meanwhile);
+    meanwhile.unwrap_or(Ok(()))?;
+    job
 }
 
 fn everything(db: &Db) -> Rows {
@@ -111,7 +141,7 @@ pub fn crash_once(make_tier: MakeTier, op: u64, loss: PowerLoss) {
     assert!(outcome.is_err() || !env.crashed(), "{context}: an error was swallowed");
 
     let env = env.reboot(loss);
-    let db = open(&env, make_tier).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let db = open(&env, make_tier, &Arc::default()).unwrap_or_else(|error| panic!("{context}: {error}"));
     let found = everything(&db);
     let prefix = (history.acknowledged..history.states.len()).find(|at| history.states[*at] == found);
     assert!(
@@ -128,7 +158,7 @@ pub fn crash_once(make_tier: MakeTier, op: u64, loss: PowerLoss) {
     let expected = everything(&db);
     let env = env.reboot(PowerLoss::DropUnsynced);
     drop(db);
-    let db = open(&env, make_tier).unwrap_or_else(|error| panic!("{context}, second open: {error}"));
+    let db = open(&env, make_tier, &Arc::default()).unwrap_or_else(|error| panic!("{context}, second open: {error}"));
     assert_eq!(everything(&db), expected, "{context}: lost after the second crash");
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "test support; not every test uses all of it")]
 
 pub mod crash;
+pub mod gate;
 pub mod model;
 pub mod row_tier;
 
@@ -16,6 +17,7 @@ use strata_oltp::env::Env;
 use strata_oltp::key::{KeyCodec, table_range};
 use strata_oltp::row::{RowCodec, Value};
 use strata_oltp::schema::Column;
+use strata_oltp::wal::WalOptions;
 use strata_oltp::{ColdTier, ColumnId, Snapshot, TableId, TableSchema};
 
 /// Makes the cold tier of a database in a directory.
@@ -70,6 +72,11 @@ pub fn row(table_id: TableId, id: i32, amount: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
     table(table_id).rows.encode(&[Value::Int32(id), Value::Int64(amount), note], &mut bytes).unwrap();
     bytes
+}
+
+/// Log files of a few commits each, so that a short workload fills, releases and recycles several.
+pub fn small_log() -> WalOptions {
+    WalOptions { segment_bytes: 4096 + 1_200, fill_bytes: 0, spare_count_max: 1, buffer_bytes_max: 1 << 20 }
 }
 
 /// Every row of `table` at the snapshot: rows of the row part and of the cold tier, each read exactly once (I7), and

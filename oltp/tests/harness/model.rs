@@ -1,5 +1,6 @@
 //! The row store as a whole against a versioned map: random transactions from several sessions, with flush,
-//! conversion, merging, compaction and reopening in between, must give what the map gives, at every snapshot held.
+//! conversion, merging, compaction and reopening in between, and in the middle of a conversion, must give what the map
+//! gives, at every snapshot held.
 //!
 //! What is compared: point reads and full scans of every open transaction (own writes included), conflicts (first
 //! committer wins, exactly), and the newest state after each step.
@@ -15,7 +16,8 @@ use strata_oltp::env::mem::MemEnv;
 use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, Error, Options, SeqNo, Snapshot, TableId, Transaction};
 
-use super::{MakeTier, Rows, contents, key, row, schema};
+use super::gate::{Gate, GatedTier, Moment};
+use super::{MakeTier, Rows, contents, key, row, schema, small_log};
 
 const TABLES: [(TableId, StorageKind); 2] = [(TableId(10), StorageKind::Hybrid), (TableId(11), StorageKind::Row)];
 const KEYS: i32 = 12;
@@ -38,9 +40,27 @@ pub enum Step {
     Merge(usize),
     Hold,
     Reopen,
+    /// The steps happen while the hybrid table is converted, or compacted if the flag says so.
+    During(bool, Moment, Vec<Step>),
 }
 
 pub fn step() -> impl Strategy<Value = Step> {
+    let moment = prop_oneof![Just(Moment::BeforeRun), Just(Moment::AfterRun), Just(Moment::AfterTranslate)];
+    let during = (any::<bool>(), moment, prop::collection::vec(foreground_step(), 1..12));
+    let table = 0..TABLES.len();
+    prop_oneof![
+        30 => foreground_step(),
+        2 => Just(Step::Work),
+        2 => table.clone().prop_map(Step::Convert),
+        1 => table.clone().prop_map(Step::Compact),
+        1 => table.prop_map(Step::Merge),
+        1 => Just(Step::Reopen),
+        2 => during.prop_map(|(compact, moment, steps)| Step::During(compact, moment, steps)),
+    ]
+}
+
+/// What can happen while a conversion runs.
+fn foreground_step() -> impl Strategy<Value = Step> {
     let session = 0..SESSIONS;
     let table = 0..TABLES.len();
     prop_oneof![
@@ -51,14 +71,9 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(Step::RollbackTo),
         6 => (session.clone(), any::<bool>()).prop_map(|(s, durable)| Step::Commit(s, durable)),
         1 => session.prop_map(Step::Rollback),
-        2 => table.clone().prop_map(Step::Flush),
+        2 => table.prop_map(Step::Flush),
         1 => Just(Step::FlushAll),
-        2 => Just(Step::Work),
-        2 => table.clone().prop_map(Step::Convert),
-        1 => table.clone().prop_map(Step::Compact),
-        1 => table.prop_map(Step::Merge),
         1 => Just(Step::Hold),
-        1 => Just(Step::Reopen),
     ]
 }
 
@@ -81,6 +96,7 @@ struct Session {
 pub struct Machine {
     make_tier: MakeTier,
     env: Arc<dyn Env>,
+    gate: Arc<Gate>,
     db: Option<Db>,
     model: Model,
     sessions: [Option<Session>; SESSIONS],
@@ -92,8 +108,9 @@ impl Machine {
         let env: Arc<dyn Env> = Arc::new(MemEnv::new());
         let mut model = Model::default();
         model.states.insert(SeqNo::ZERO, State::default());
-        let db = Some(open(&env, make_tier));
-        Machine { make_tier, env, db, model, sessions: [const { None }; SESSIONS], held: Vec::new() }
+        let gate = Arc::default();
+        let db = Some(open(&env, make_tier, &gate));
+        Machine { make_tier, env, gate, db, model, sessions: [const { None }; SESSIONS], held: Vec::new() }
     }
 
     fn db(&self) -> &Db {
@@ -143,6 +160,7 @@ impl Machine {
                 self.held.push(self.db().snapshot());
             }
             Step::Reopen => self.reopen(),
+            Step::During(compact, moment, ref steps) => self.during(compact, moment, steps),
         }
     }
 
@@ -184,11 +202,23 @@ impl Machine {
         }
     }
 
+    fn during(&mut self, compact: bool, moment: Moment, steps: &[Step]) {
+        let (db, gate, table) = (self.db().clone(), Arc::clone(&self.gate), TABLES[0].0);
+        let job = move || if compact { db.compact(table) } else { db.convert(table) };
+        let meanwhile = || {
+            for step in steps {
+                self.apply(step);
+                self.check();
+            }
+        };
+        gate.interrupt(moment, job, meanwhile).0.unwrap();
+    }
+
     fn reopen(&mut self) {
         self.sessions = [const { None }; SESSIONS];
         self.held.clear();
         self.db.take().unwrap().close().unwrap();
-        self.db = Some(open(&self.env, self.make_tier));
+        self.db = Some(open(&self.env, self.make_tier, &self.gate));
     }
 
     pub fn check(&self) {
@@ -221,12 +251,17 @@ impl Model {
     }
 }
 
-fn open(env: &Arc<dyn Env>, make_tier: MakeTier) -> Db {
+fn open(env: &Arc<dyn Env>, make_tier: MakeTier, gate: &Arc<Gate>) -> Db {
     let dir = Path::new("/db");
     // Tiny limits, so that rotation and pacing happen within a few dozen steps.
-    let options =
-        Options { memtable_bytes_max: 2_000, sealed_bytes_max: 6_000, idle_flush_ms: u64::MAX, ..Options::default() };
-    let db = Db::open(Arc::clone(env), dir, options, make_tier(env, dir)).unwrap();
+    let options = Options {
+        memtable_bytes_max: 2_000,
+        sealed_bytes_max: 6_000,
+        idle_flush_ms: u64::MAX,
+        wal: small_log(),
+        ..Options::default()
+    };
+    let db = Db::open(Arc::clone(env), dir, options, GatedTier::make(make_tier(env, dir), gate)).unwrap();
     for (table, kind) in TABLES {
         db.register_table(schema(table), kind);
     }
