@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use harness::gate::{Gate, GatedTier, Moment};
 use harness::row_tier::RowTier;
 use harness::{contents, key, row, schema};
 use strata_oltp::db::Durability;
@@ -19,9 +20,14 @@ use strata_oltp::{Db, Options, Result, SeqNo, TableId};
 const TABLE: TableId = TableId(10);
 
 fn open(env: &SimEnv) -> Db {
+    open_gated(env, &Arc::default())
+}
+
+fn open_gated(env: &SimEnv, gate: &Arc<Gate>) -> Db {
     let shared: Arc<dyn Env> = Arc::new(env.clone());
     let dir = Path::new("/db");
-    let db = Db::open(Arc::clone(&shared), dir, Options::default(), RowTier::make(&shared, dir)).unwrap();
+    let tier = GatedTier::make(RowTier::make(&shared, dir), gate);
+    let db = Db::open(shared, dir, Options::default(), tier).unwrap();
     db.register_table(schema(TABLE), StorageKind::Hybrid);
     db
 }
@@ -42,16 +48,19 @@ fn nobody_reads_a_durable_commit_before_it_is_durable() {
     env.hold_syncs(true);
     std::thread::scope(|scope| {
         let durable = scope.spawn(|| put(&db, 2, Durability::Durable));
-        env.await_held_syncs(1);
+        let waiting = env.await_held_syncs(1);
         let buffered = scope.spawn(|| put(&db, 3, Durability::Buffered));
-        // The wait can only hide a failure, never make one.
+        // A short wait can only hide a failure, never make one.
         let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(300) {
-            assert_eq!(contents(&db.snapshot(), TABLE).len(), 1, "read a commit that a power loss would take back");
+        let mut seen = 1;
+        while started.elapsed() < Duration::from_millis(300) && seen == 1 {
+            seen = contents(&db.snapshot(), TABLE).len();
         }
         env.hold_syncs(false);
         durable.join().unwrap().unwrap();
         buffered.join().unwrap().unwrap();
+        assert!(waiting, "acknowledged without a sync");
+        assert_eq!(seen, 1, "read a commit that a power loss would take back");
     });
     let seen = contents(&db.snapshot(), TABLE);
     assert_eq!(seen.len(), 3, "P4: acknowledged is visible");
@@ -68,15 +77,39 @@ fn a_failed_sync_fails_every_commit_that_waits_for_it() {
     env.hold_syncs(true);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| put(&db, 2, Durability::Durable));
-        env.await_held_syncs(1);
+        let waiting = env.await_held_syncs(1);
         let second = scope.spawn(|| put(&db, 3, Durability::Durable));
         let behind = scope.spawn(|| put(&db, 4, Durability::Buffered));
         env.crash_at(0);
         env.hold_syncs(false);
-        assert!(first.join().unwrap().is_err(), "acknowledged without a sync");
+        assert!(waiting && first.join().unwrap().is_err(), "acknowledged without a sync");
         assert!(second.join().unwrap().is_err());
         // Behind the failure or refused by it, depending on who was first; never left hanging.
         assert!(behind.join().unwrap().is_err());
     });
     assert_eq!(contents(&db.snapshot(), TABLE).len(), 1, "reads go on, without the commits that failed");
+}
+
+/// A commit finds the row that it supersedes in a segment, and the segment is rewritten before the commit has its place
+/// in the order: the row has moved, and must be superseded where it is now.
+#[test]
+fn a_commit_follows_a_row_that_moves() {
+    let (env, gate) = (SimEnv::new(3), Arc::default());
+    let db = open_gated(&env, &gate);
+    for id in 1..=3 {
+        put(&db, id, Durability::Durable).unwrap();
+    }
+    db.convert(TABLE).unwrap();
+    put(&db, 1, Durability::Durable).unwrap();
+    let before = db.snapshot().view().cold().segments(TABLE);
+    let (committed, compacted) = gate.interrupt(
+        Moment::AfterLocate,
+        || put(&db, 3, Durability::Durable),
+        || db.compact(TABLE).map(|()| db.snapshot().view().cold().segments(TABLE)),
+    );
+    committed.unwrap();
+    assert_ne!(compacted.unwrap().unwrap(), before, "the segment was to be rewritten");
+    assert_eq!(contents(&db.snapshot(), TABLE).len(), 3);
+    drop(db);
+    assert_eq!(contents(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), TABLE).len(), 3);
 }

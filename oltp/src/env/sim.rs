@@ -209,12 +209,12 @@ impl SimEnv {
         self.held_changed.notify_all();
     }
 
-    /// Blocks until `count` file syncs are waiting.
-    pub fn await_held_syncs(&self, count: usize) {
-        let mut machine = self.machine();
-        while machine.held < count {
-            machine = self.held_changed.wait(machine).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Blocks until `count` file syncs are waiting; `false` if they do not come within ten seconds.
+    #[must_use]
+    pub fn await_held_syncs(&self, count: usize) -> bool {
+        let arriving = |machine: &mut Machine| machine.held < count;
+        let waited = self.held_changed.wait_timeout_while(self.machine(), Duration::from_secs(10), arriving);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     fn wait_while_held(&self) {

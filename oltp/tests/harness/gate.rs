@@ -1,22 +1,26 @@
 //! Work that is stopped in the middle: a cold tier that waits at a chosen moment of a conversion, so that a test can
-//! commit, flush and look around while the job runs, and let it go on. The two sides take turns, so a run is as
+//! commit, flush and look around while the job runs, and let it go on; or in the middle of a commit. The two sides take turns, so a run is as
 //! deterministic as one on a single thread.
 
+use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 
 use strata_oltp::cold::{ColdJob, ColdOutput, ColdPlan, RowPart, SealedMarks, SegmentRecord};
-use strata_oltp::{ColdTier, ColdView, FileId, Location, Result, SeqNo, TableId};
+use strata_oltp::{ColdTier, ColdView, FileId, Location, Result, SeqNo, TableId, TableSchema};
 
-/// Where a job can be stopped.
+/// Where work can be stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// Its inputs are chosen, nothing is read.
+    /// A conversion: its inputs are chosen, nothing is read.
     BeforeRun,
-    /// Its files are written, nothing is installed.
+    /// A conversion: its files are written, nothing is installed.
     AfterRun,
-    /// What was committed meanwhile has been translated once, nothing is installed.
+    /// A conversion: what was committed meanwhile has been translated once, nothing is installed.
     AfterTranslate,
+    /// A commit or a read: it knows where a row lies, and has done nothing with that.
+    AfterLocate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,9 +101,48 @@ impl GatedTier {
     }
 }
 
+impl GatedTier {
+    fn wrap(&self, view: Arc<dyn ColdView>) -> Arc<dyn ColdView> {
+        Arc::new(GatedView { view, gate: Arc::clone(&self.gate) })
+    }
+}
+
+struct GatedView {
+    view: Arc<dyn ColdView>,
+    gate: Arc<Gate>,
+}
+
+impl ColdView for GatedView {
+    fn as_any(&self) -> &dyn Any {
+        self.view.as_any()
+    }
+
+    fn locate(&self, table: TableId, key: &[u8], at: SeqNo) -> Result<Option<(Location, SeqNo)>> {
+        let found = self.view.locate(table, key, at);
+        self.gate.pass(Moment::AfterLocate);
+        found
+    }
+
+    fn read_row(&self, schema: &TableSchema, location: Location) -> Result<Vec<u8>> {
+        self.view.read_row(schema, location)
+    }
+
+    fn scan_keys(&self, table: TableId, keys: Range<&[u8]>, at: SeqNo) -> Result<Vec<(Vec<u8>, Location)>> {
+        self.view.scan_keys(table, keys, at)
+    }
+
+    fn segments(&self, table: TableId) -> Vec<FileId> {
+        self.view.segments(table)
+    }
+
+    fn key_range(&self, segment: FileId) -> Option<(Vec<u8>, Vec<u8>)> {
+        self.view.key_range(segment)
+    }
+}
+
 impl ColdTier for GatedTier {
     fn restore(&self, segments: &[SegmentRecord]) -> Result<Arc<dyn ColdView>> {
-        self.tier.restore(segments)
+        Ok(self.wrap(self.tier.restore(segments)?))
     }
 
     fn mark(&self, view: &dyn ColdView, location: Location, seqno: SeqNo) {
@@ -128,7 +171,7 @@ impl ColdTier for GatedTier {
     }
 
     fn install(&self, view: &dyn ColdView, output: ColdOutput, marks: &[(Location, SeqNo)]) -> Arc<dyn ColdView> {
-        self.tier.install(view, output, marks)
+        self.wrap(self.tier.install(view, output, marks))
     }
 
     fn seal(
@@ -146,6 +189,6 @@ impl ColdTier for GatedTier {
     }
 
     fn drop_table(&self, view: &dyn ColdView, table: TableId) -> Arc<dyn ColdView> {
-        self.tier.drop_table(view, table)
+        self.wrap(self.tier.drop_table(view, table))
     }
 }
