@@ -74,9 +74,9 @@ pub fn row(table_id: TableId, id: i32, amount: i64) -> Vec<u8> {
     bytes
 }
 
-/// Log files of a few commits each, so that a short workload fills, releases and recycles several.
+/// Log files of one to three commits each, so that a short workload fills, releases and recycles several.
 pub fn small_log() -> WalOptions {
-    WalOptions { segment_bytes: 4096 + 1_200, fill_bytes: 0, spare_count_max: 1, buffer_bytes_max: 1 << 20 }
+    WalOptions { segment_bytes: 4096 + 400, fill_bytes: 0, spare_count_max: 1, buffer_bytes_max: 1 << 20 }
 }
 
 /// Every row of `table` at the snapshot: rows of the row part and of the cold tier, each read exactly once (I7), and

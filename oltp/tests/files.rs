@@ -1,0 +1,80 @@
+//! How long files live, and what the maintenance calls leave.
+
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
+mod harness;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use harness::row_tier::RowTier;
+use harness::{contents, key, row, schema};
+use strata_oltp::db::Durability;
+use strata_oltp::env::Env;
+use strata_oltp::env::sim::SimEnv;
+use strata_oltp::schema::StorageKind;
+use strata_oltp::{Db, Options, Snapshot, TableId};
+
+const HYBRID: TableId = TableId(10);
+const ROW: TableId = TableId(11);
+
+fn open(env: &SimEnv) -> Db {
+    let shared: Arc<dyn Env> = Arc::new(env.clone());
+    let dir = Path::new("/db");
+    let db = Db::open(Arc::clone(&shared), dir, Options::default(), RowTier::make(&shared, dir)).unwrap();
+    db.register_table(schema(HYBRID), StorageKind::Hybrid);
+    db.register_table(schema(ROW), StorageKind::Row);
+    db
+}
+
+/// One run of three rows.
+fn flush_rows(db: &Db, table: TableId, amount: i64) {
+    let mut transaction = db.begin().unwrap();
+    for id in 1..=3 {
+        transaction.put(table, key(table, id), row(table, id, amount)).unwrap();
+    }
+    transaction.commit(Durability::Durable).unwrap();
+    db.flush(Some(table)).unwrap();
+}
+
+fn files(env: &SimEnv, extension: &str) -> Vec<PathBuf> {
+    let all = env.files().into_iter().map(|(path, _)| path);
+    all.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+fn run_count(snapshot: &Snapshot, table: TableId) -> usize {
+    snapshot.view().rows(table).map_or(0, |rows| rows.runs().len())
+}
+
+/// I4, seen from the other side: a dropped file stays until the last snapshot that reads it is gone, and no longer.
+#[test]
+fn files_live_as_long_as_a_snapshot_names_them() {
+    let env = SimEnv::new(1);
+    let db = open(&env);
+    flush_rows(&db, HYBRID, 1);
+    let old = files(&env, "run");
+    assert_eq!(old.len(), 1);
+    let reader = db.snapshot();
+    db.convert(HYBRID).unwrap();
+    assert_eq!(files(&env, "run"), old, "a reader may still open it");
+    assert_eq!(contents(&reader, HYBRID).len(), 3);
+    drop(reader);
+    while db.step().unwrap() {}
+    assert_eq!(files(&env, "run"), [PathBuf::new(); 0], "nobody names it any more");
+    assert_eq!(contents(&db.snapshot(), HYBRID).len(), 3);
+}
+
+#[test]
+fn compacting_a_row_table_leaves_one_run_of_its_newest_rows() {
+    let db = open(&SimEnv::new(2));
+    for amount in 0..3 {
+        flush_rows(&db, ROW, amount);
+    }
+    assert_eq!(run_count(&db.snapshot(), ROW), 3);
+    db.compact(ROW).unwrap();
+    let snapshot = db.snapshot();
+    assert_eq!(run_count(&snapshot, ROW), 1);
+    assert_eq!(snapshot.view().rows(ROW).unwrap().entry_count(), 3, "older versions are gone");
+    assert_eq!(contents(&snapshot, ROW)[&key(ROW, 1)], row(ROW, 1, 2));
+    assert_eq!(snapshot.view().cold().segments(ROW), [], "it stays a table of rows");
+}
