@@ -50,7 +50,7 @@ pub fn step() -> impl Strategy<Value = Step> {
     let table = 0..TABLES.len();
     prop_oneof![
         30 => foreground_step(),
-        2 => Just(Step::Work),
+        5 => Just(Step::Work),
         2 => table.clone().prop_map(Step::Convert),
         1 => table.clone().prop_map(Step::Compact),
         1 => table.prop_map(Step::Merge),
@@ -71,7 +71,7 @@ fn foreground_step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(Step::RollbackTo),
         6 => (session.clone(), any::<bool>()).prop_map(|(s, durable)| Step::Commit(s, durable)),
         1 => session.prop_map(Step::Rollback),
-        2 => table.prop_map(Step::Flush),
+        3 => table.prop_map(Step::Flush),
         1 => Just(Step::FlushAll),
         1 => Just(Step::Hold),
     ]

@@ -218,7 +218,7 @@ impl ColdTier for RowTier {
 
     fn plan(&self, cold: &dyn ColdView, rows: &RowPart) -> Option<ColdPlan> {
         // The older half, unless all must go: so that a job has newer runs beside it.
-        let run_count = if rows.force { rows.runs.len() } else { rows.runs.len().div_ceil(2) };
+        let run_count = if rows.force { rows.runs.len() } else { rows.runs.len() / 2 };
         let runs: Vec<FileId> = rows.runs[..run_count].iter().map(|run| run.run).collect();
         let marked = view(cold).segments.iter().filter(|segment| segment.table == rows.table.table);
         let marked = marked.filter(|segment| rows.force && !segment.marks.lock().unwrap().is_empty());
