@@ -26,6 +26,7 @@ use crate::catalog::store::{CatalogCache, system_tables};
 use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA, TableName};
 use crate::embed;
 use crate::error::Result;
+use crate::functions;
 use crate::pool::BudgetPool;
 use crate::session::Session;
 use crate::types::ColumnTypes;
@@ -139,7 +140,7 @@ impl Engine {
         let store = Store::new(Arc::clone(&env), dir, Arc::clone(&budget), options.segments);
         let cold: Arc<dyn ColdTier> = Arc::clone(&store) as Arc<dyn ColdTier>;
         let db = Db::open_with(env, dir, options.storage.clone(), Arc::clone(&budget), cold, None)?;
-        let state = base_state(&options, runtime(&budget, spill)?);
+        let state = base_state(&options, runtime(&budget, spill)?)?;
         let engine = Engine { shared: Arc::new(Shared { db, store, catalog: CatalogCache::new(), options, state }) };
         engine.adopt_tables()?;
         if engine.shared.options.background == Background::Threads {
@@ -284,8 +285,8 @@ fn runtime(budget: &Arc<MemoryBudget>, spill: SpillTo) -> Result<Arc<RuntimeEnv>
     Ok(builder.build_arc()?)
 }
 
-/// DataFusion with our options; names are bound per statement.
-fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> SessionState {
+/// DataFusion with our options and functions; names are bound per statement.
+fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(options.target_partitions.max(1))
         .with_default_catalog_and_schema(CATALOG_NAME, DEFAULT_SCHEMA)
@@ -296,7 +297,9 @@ fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> SessionState
     // 0.1 is a decimal, as in PostgreSQL; as a double, sums of money would not be exact.
     settings.sql_parser.parse_float_as_decimal = true;
     let builder = SessionStateBuilder::new().with_type_planner(Arc::new(ColumnTypes));
-    builder.with_config(config).with_runtime_env(runtime).with_default_features().build()
+    let mut state = builder.with_config(config).with_runtime_env(runtime).with_default_features().build();
+    functions::register(&mut state)?;
+    Ok(state)
 }
 
 /// Names for [`Engine::session_context`].

@@ -23,6 +23,7 @@ mod session;
 pub mod statement;
 
 mod catalog;
+mod functions;
 mod types;
 
 mod query;
