@@ -2,23 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod harness;
 
+use std::path::Path;
+
+use harness::{folder, strata};
 use strata_sql::{Engine, EngineOptions};
-
-/// A folder of this test's own, emptied first.
-#[expect(clippy::disallowed_methods, reason = "the test's own folder")]
-fn folder(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
-    path
-}
-
-fn strata(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_strata")).args(arguments).current_dir(folder).output().unwrap()
-}
 
 /// The JSON of a run that must succeed with 22 verified answers.
 fn tpch(arguments: &[&str], folder: &Path) -> serde_json::Value {

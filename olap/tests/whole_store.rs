@@ -21,7 +21,7 @@ fn make_tier(env: &Arc<dyn Env>, dir: &Path) -> Arc<dyn ColdTier> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 5_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), max_shrink_iters: 5_000, ..ProptestConfig::default() })]
 
     #[test]
     fn both_stores_equal_a_versioned_map(steps in prop::collection::vec(step(), 1..100)) {

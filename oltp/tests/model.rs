@@ -7,7 +7,7 @@ use harness::row_tier::RowTier;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_000), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_equals_a_versioned_map(steps in prop::collection::vec(step(), 1..120)) {

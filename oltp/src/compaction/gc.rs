@@ -149,15 +149,6 @@ mod tests {
         newest.filter(|v| v.kind == VersionKind::Put).cloned().collect()
     }
 
-    fn drain(cursor: &mut dyn Cursor) -> Vec<Version> {
-        let mut found = Vec::new();
-        while cursor.valid() {
-            found.push(Version::at(cursor));
-            cursor.next().unwrap();
-        }
-        found
-    }
-
     proptest! {
         /// Exactly the versions of the definition remain, also from any seek position, and no readable snapshot
         /// notices.
@@ -172,7 +163,7 @@ mod tests {
             let options = GcOptions { watermark: SeqNo(watermark), tombstones };
             let mut cursor = GcCursor::new(VecCursor::new(versions.clone()), options);
             cursor.next().unwrap();
-            let kept = drain(&mut cursor);
+            let kept = Version::rest_of(&mut cursor).unwrap();
             prop_assert_eq!(&kept, &oracle(&versions, options));
             prop_assert_eq!(cursor.dropped_count(), (versions.len() - kept.len()) as u64);
             for at in watermark..13 {
@@ -181,7 +172,7 @@ mod tests {
             let (key, seqno) = (target.0.as_bytes(), SeqNo(target.1));
             cursor.seek(key, seqno).unwrap();
             let expected: Vec<Version> = kept.into_iter().filter(|v| !v.is_before(key, seqno)).collect();
-            prop_assert_eq!(drain(&mut cursor), expected);
+            prop_assert_eq!(Version::rest_of(&mut cursor).unwrap(), expected);
         }
     }
 }

@@ -194,15 +194,6 @@ mod tests {
     use super::*;
     use crate::iter::vec::{VecCursor, Version};
 
-    fn drain(cursor: &mut dyn Cursor) -> Vec<Version> {
-        let mut found = Vec::new();
-        while cursor.valid() {
-            found.push(Version::at(cursor));
-            cursor.next().unwrap();
-        }
-        found
-    }
-
     proptest! {
         /// Versions dealt to sources at random come back in order, from any seek position.
         #[test]
@@ -226,7 +217,7 @@ mod tests {
             let mut merge = MergeCursor::new(sources.collect());
             merge.next().unwrap();
             let expected: Vec<Version> = all.iter().map(|(_, v)| v.clone()).collect();
-            prop_assert_eq!(drain(&mut merge), expected);
+            prop_assert_eq!(Version::rest_of(&mut merge).unwrap(), expected);
             merge.next().unwrap();
             prop_assert!(!merge.valid());
 
@@ -237,7 +228,7 @@ mod tests {
             }
             let expected: Vec<Version> =
                 all.iter().map(|(_, v)| v.clone()).filter(|v| !v.is_before(key, seqno)).collect();
-            prop_assert_eq!(drain(&mut merge), expected);
+            prop_assert_eq!(Version::rest_of(&mut merge).unwrap(), expected);
         }
     }
 }

@@ -38,6 +38,19 @@ impl Version {
         Version { key, seqno: cursor.seqno(), kind: cursor.kind(), value }
     }
 
+    /// Copies of what `cursor` stands on and of everything behind it.
+    ///
+    /// # Errors
+    /// Those of the cursor.
+    pub fn rest_of(cursor: &mut dyn Cursor) -> Result<Vec<Version>> {
+        let mut found = Vec::new();
+        while cursor.valid() {
+            found.push(Version::at(cursor));
+            cursor.next()?;
+        }
+        Ok(found)
+    }
+
     /// Cursor order: key ascending, SeqNo descending.
     #[must_use]
     pub fn order(&self, other: &Version) -> Ordering {

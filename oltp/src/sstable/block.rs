@@ -432,3 +432,6 @@ impl BlockCursor {
         Ok(Probe::Beyond)
     }
 }
+
+#[cfg(test)]
+mod tests;

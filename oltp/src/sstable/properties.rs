@@ -37,6 +37,23 @@ pub fn fold_digest(digest: u64, raw: &[u8]) -> u64 {
 }
 
 impl Properties {
+    /// Of a run without a version yet: where counting starts.
+    pub fn of_nothing(created_ms: u64) -> Properties {
+        Properties {
+            version_count: 0,
+            tombstone_count: 0,
+            key_count: 0,
+            block_count: 0,
+            raw_bytes: 0,
+            raw_digest: 0,
+            seqno_min: SeqNo::MAX,
+            seqno_max: SeqNo::ZERO,
+            created_ms,
+            key_min: Vec::new(),
+            key_max: Vec::new(),
+        }
+    }
+
     /// The properties' bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

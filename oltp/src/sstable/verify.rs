@@ -77,20 +77,7 @@ struct Census<'a> {
 
 impl Census<'_> {
     fn new(run: &Run) -> Census<'_> {
-        let facts = Properties {
-            version_count: 0,
-            tombstone_count: 0,
-            key_count: 0,
-            block_count: 0,
-            raw_bytes: 0,
-            raw_digest: 0,
-            seqno_min: SeqNo::MAX,
-            seqno_max: SeqNo::ZERO,
-            created_ms: 0,
-            key_min: Vec::new(),
-            key_max: Vec::new(),
-        };
-        Census { run, facts, previous: None, floor: Vec::new() }
+        Census { run, facts: Properties::of_nothing(0), previous: None, floor: Vec::new() }
     }
 
     fn block(&mut self, block: Block, separator: &[u8]) -> Result<(), Damage> {

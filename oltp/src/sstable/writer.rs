@@ -100,19 +100,7 @@ impl RunWriter {
             separator: Vec::new(),
             hashes: Vec::new(),
             last: None,
-            properties: Properties {
-                version_count: 0,
-                tombstone_count: 0,
-                key_count: 0,
-                block_count: 0,
-                raw_bytes: 0,
-                raw_digest: 0,
-                seqno_min: SeqNo::MAX,
-                seqno_max: SeqNo::ZERO,
-                created_ms,
-                key_min: Vec::new(),
-                key_max: Vec::new(),
-            },
+            properties: Properties::of_nothing(created_ms),
         })
     }
 
