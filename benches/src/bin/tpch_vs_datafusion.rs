@@ -25,6 +25,7 @@ use strata_cli::progress::{Timer, note};
 use strata_cli::tpch::answers::Answer;
 use strata_cli::tpch::generate::Table;
 use strata_cli::tpch::queries::{QueryId, parse_query_list};
+use strata_cli::tpch::verify;
 use strata_sql::{Engine, EngineOptions};
 
 #[global_allocator]
@@ -96,17 +97,19 @@ impl Times {
 
     async fn round(&mut self, engine: &Engine, peer: &SessionContext, sql: &str, round: usize) -> Result<()> {
         let strata_first = round.is_multiple_of(2);
+        // Averages have more digits here than there.
+        let like = verify::smallest(self.query)?;
         let mut theirs = None;
         if !strata_first {
-            theirs = Some(run_datafusion(peer, sql).await?);
+            theirs = Some(run_datafusion(peer, sql, &like).await?);
         }
         empty_caches(engine);
-        let (cold_ms, ours) = run_strata(engine, sql).await?;
+        let (cold_ms, ours) = run_strata(engine, sql, &like).await?;
         let (datafusion_ms, theirs) = match theirs {
             Some(theirs) => theirs,
-            None => run_datafusion(peer, sql).await?,
+            None => run_datafusion(peer, sql, &like).await?,
         };
-        let (warm_ms, again) = run_strata(engine, sql).await?;
+        let (warm_ms, again) = run_strata(engine, sql, &like).await?;
         self.strata_cold.push(cold_ms);
         self.strata_warm.push(warm_ms);
         self.datafusion.push(datafusion_ms);
@@ -133,23 +136,23 @@ fn empty_caches(engine: &Engine) {
     engine.db().block_cache().clear();
 }
 
-async fn run_strata(engine: &Engine, sql: &str) -> Result<(f64, Answer)> {
+async fn run_strata(engine: &Engine, sql: &str, like: &Answer) -> Result<(f64, Answer)> {
     let mut session = engine.session();
     let timer = Timer::start();
     let rows = session.query(sql).await?;
     let schema = rows.schema().clone();
     let batches = rows.collect().await?;
     let milliseconds = timer.seconds() * 1000.0;
-    Ok((milliseconds, Answer::from_batches(&schema, &batches, None)?))
+    Ok((milliseconds, Answer::from_batches(&schema, &batches, Some(like))?))
 }
 
-async fn run_datafusion(context: &SessionContext, sql: &str) -> Result<(f64, Answer)> {
+async fn run_datafusion(context: &SessionContext, sql: &str, like: &Answer) -> Result<(f64, Answer)> {
     let timer = Timer::start();
     let frame = context.sql(sql).await?;
     let schema = frame.schema().as_arrow().clone();
     let batches = frame.collect().await?;
     let milliseconds = timer.seconds() * 1000.0;
-    Ok((milliseconds, Answer::from_batches(&schema, &batches, None)?))
+    Ok((milliseconds, Answer::from_batches(&schema, &batches, Some(like))?))
 }
 
 fn summary(all: &[Times], args: &Args) -> Value {
