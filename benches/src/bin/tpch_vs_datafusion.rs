@@ -1,9 +1,10 @@
 //! TPC-H over Strata's segments against plain DataFusion over Parquet files, interleaved in one process.
 //!
 //! Both run the same DataFusion version with the same session settings on the same threads. For each query and round,
-//! three runs follow one another: Strata with every cache of the engine emptied before (`cold`), plain DataFusion over
-//! the files of `tpchgen-cli`, and Strata again without emptying (`warm`); the first two change places every round, so
-//! that neither profits from the other's order. The files of both lie in the page cache after the first round. Answers
+//! four runs follow one another: Strata with every cache of the engine emptied before (`cold`), plain DataFusion over
+//! the files of `tpchgen-cli`, Strata a second time, which fills its column cache (`filling`: it keeps what it reads
+//! twice), and a third time (`warm`). The first two change places every round, so that neither profits from the other's
+//! order. The files of both lie in the page cache after the first round. Answers
 //! are compared with one another. DataFusion keeps the caches it has: file metadata is read once, outside the times.
 //!
 //! ```text
@@ -57,6 +58,7 @@ struct Args {
 struct Times {
     query: QueryId,
     strata_cold: Vec<f64>,
+    strata_filling: Vec<f64>,
     strata_warm: Vec<f64>,
     datafusion: Vec<f64>,
 }
@@ -92,7 +94,8 @@ fn main() -> Result<()> {
 
 impl Times {
     fn new(query: QueryId) -> Times {
-        Times { query, strata_cold: Vec::new(), strata_warm: Vec::new(), datafusion: Vec::new() }
+        let (strata_cold, strata_filling, strata_warm, datafusion) = Default::default();
+        Times { query, strata_cold, strata_filling, strata_warm, datafusion }
     }
 
     async fn round(&mut self, engine: &Engine, peer: &SessionContext, sql: &str, round: usize) -> Result<()> {
@@ -109,12 +112,15 @@ impl Times {
             Some(theirs) => theirs,
             None => run_datafusion(peer, sql, &like).await?,
         };
-        let (warm_ms, again) = run_strata(engine, sql, &like).await?;
+        let (filling_ms, second) = run_strata(engine, sql, &like).await?;
+        let (warm_ms, third) = run_strata(engine, sql, &like).await?;
         self.strata_cold.push(cold_ms);
+        self.strata_filling.push(filling_ms);
         self.strata_warm.push(warm_ms);
         self.datafusion.push(datafusion_ms);
         theirs.check(&ours, self.query).context("Strata and DataFusion disagree")?;
-        theirs.check(&again, self.query).context("Strata and DataFusion disagree on the warm run")
+        theirs.check(&second, self.query).context("Strata and DataFusion disagree on the second run")?;
+        theirs.check(&third, self.query).context("Strata and DataFusion disagree on the warm run")
     }
 }
 
@@ -158,6 +164,7 @@ async fn run_datafusion(context: &SessionContext, sql: &str, like: &Answer) -> R
 fn summary(all: &[Times], args: &Args) -> Value {
     let medians = |pick: fn(&Times) -> &Vec<f64>| all.iter().map(|times| median(pick(times))).collect::<Vec<_>>();
     let cold = medians(|times| &times.strata_cold);
+    let filling = medians(|times| &times.strata_filling);
     let warm = medians(|times| &times.strata_warm);
     let peer = medians(|times| &times.datafusion);
     let figures = |values: &[f64]| {
@@ -175,6 +182,7 @@ fn summary(all: &[Times], args: &Args) -> Value {
             json!({
                 "id": times.query.number(),
                 "strata_cold_ms": times.strata_cold.iter().copied().map(rounded).collect::<Vec<_>>(),
+                "strata_filling_ms": times.strata_filling.iter().copied().map(rounded).collect::<Vec<_>>(),
                 "strata_warm_ms": times.strata_warm.iter().copied().map(rounded).collect::<Vec<_>>(),
                 "datafusion_ms": times.datafusion.iter().copied().map(rounded).collect::<Vec<_>>(),
             })
@@ -186,6 +194,7 @@ fn summary(all: &[Times], args: &Args) -> Value {
         "rounds": args.runs,
         "datafusion_version": datafusion::DATAFUSION_VERSION,
         "strata_cold": figures(&cold),
+        "strata_filling": figures(&filling),
         "strata_warm": figures(&warm),
         "datafusion": figures(&peer),
         "queries": queries,
@@ -193,13 +202,16 @@ fn summary(all: &[Times], args: &Args) -> Value {
 }
 
 fn print(all: &[Times], result: &Value) {
-    println!("{:>5}  {:>10}  {:>10}  {:>10}  {:>6}", "query", "cold ms", "warm ms", "peer ms", "ratio");
+    let heads = ["query", "cold ms", "filling ms", "warm ms", "peer ms", "cold ratio", "warm ratio"];
+    println!("{}", heads.map(|head| format!("{head:>10}")).join("  "));
     for times in all {
-        let (cold, warm) = (median(&times.strata_cold), median(&times.strata_warm));
         let peer = median(&times.datafusion);
-        println!("{:>5}  {cold:>10.1}  {warm:>10.1}  {peer:>10.1}  {:>6.2}", times.query.number(), cold / peer);
+        let (cold, warm) = (median(&times.strata_cold), median(&times.strata_warm));
+        let figures = [cold, median(&times.strata_filling), warm, peer];
+        let cells = figures.map(|figure| format!("{figure:>10.1}")).join("  ");
+        println!("{:>10}  {cells}  {:>10.2}  {:>10.2}", times.query.number(), cold / peer, warm / peer);
     }
-    for name in ["strata_cold", "strata_warm", "datafusion"] {
+    for name in ["strata_cold", "strata_filling", "strata_warm", "datafusion"] {
         println!("{name}: {}", result[name]);
     }
 }
