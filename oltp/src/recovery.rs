@@ -26,7 +26,7 @@ use crate::seqno::SeqNo;
 use crate::sstable::Run;
 use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
-use crate::wal::{Frame, RecordKind, Wal};
+use crate::wal::{Frame, Place, RecordKind, Wal};
 use crate::work::Work;
 
 /// Folders of a database, in the order of their creation.
@@ -62,7 +62,7 @@ pub(crate) fn open(
         version.wal_start,
         options.wal.clone(),
         manifest.file_allocator(),
-        &mut |file, frame| replay.frame(file, frame),
+        &mut |place, frame| replay.frame(place, frame),
     )?;
     let newest = replay.newest;
     if version.wal_start.is_none() {
@@ -144,12 +144,13 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn frame(&mut self, file: FileId, frame: &Frame<'_>) -> Result<()> {
+    fn frame(&mut self, place: Place, frame: &Frame<'_>) -> Result<()> {
         if frame.kind != RecordKind::Commit as u8 {
             return Ok(());
         }
         let record = CommitRecord::decode(Arc::from(frame.payload)).map_err(|(at, what)| {
-            Error::corrupt(FileKind::Wal, &FileKind::Wal.path(self.dir, file), frame.lsn.0 + at as u64, what)
+            let path = FileKind::Wal.path(self.dir, place.file);
+            Error::corrupt(FileKind::Wal, &path, place.payload_at + at as u64, what)
         })?;
         for (table, range) in &record.tables {
             self.newest.insert(*table, frame.seqno);

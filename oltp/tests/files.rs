@@ -5,15 +5,17 @@
 mod harness;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use harness::row_tier::RowTier;
 use harness::{contents, key, row, schema};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::SimEnv;
+use strata_oltp::event::{Event, Listener};
 use strata_oltp::schema::StorageKind;
-use strata_oltp::{Db, Options, Snapshot, TableId};
+use strata_oltp::{Db, MemoryBudget, Options, Snapshot, TableId};
 
 const HYBRID: TableId = TableId(10);
 const ROW: TableId = TableId(11);
@@ -77,4 +79,38 @@ fn compacting_a_row_table_leaves_one_run_of_its_newest_rows() {
     assert_eq!(snapshot.view().rows(ROW).unwrap().entry_count(), 3, "older versions are gone");
     assert_eq!(contents(&snapshot, ROW)[&key(ROW, 1)], row(ROW, 1, 2));
     assert_eq!(snapshot.view().cold().segments(ROW), [], "it stays a table of rows");
+}
+
+/// Writes and flushes after every conversion.
+#[derive(Default)]
+struct BusyWriter {
+    db: OnceLock<Db>,
+    conversions: AtomicU32,
+}
+
+impl Listener for BusyWriter {
+    fn notify(&self, event: &Event) {
+        if let (Event::Converted { .. }, Some(db)) = (event, self.db.get()) {
+            let nth = self.conversions.fetch_add(1, Ordering::Relaxed);
+            assert!(nth < 10, "it goes on for as long as somebody writes");
+            flush_rows(db, HYBRID, i64::from(nth) + 10);
+        }
+    }
+}
+
+#[test]
+fn compaction_ends_while_somebody_writes() {
+    let shared: Arc<dyn Env> = Arc::new(SimEnv::new(3));
+    let (dir, options, writer) = (Path::new("/db"), Options::default(), Arc::new(BusyWriter::default()));
+    let budget = MemoryBudget::new(options.memory_bytes_max);
+    let tier = RowTier::make(&shared, dir);
+    let listener = Arc::clone(&writer) as Arc<dyn Listener>;
+    let db = Db::open_with(shared, dir, options, budget, tier, Some(listener)).unwrap();
+    db.register_table(schema(HYBRID), StorageKind::Hybrid);
+    flush_rows(&db, HYBRID, 0);
+    assert!(writer.db.set(db.clone()).is_ok());
+    db.compact(HYBRID).unwrap();
+    let snapshot = db.snapshot();
+    assert_eq!(contents(&snapshot, HYBRID).len(), 3);
+    assert_eq!(snapshot.view().cold().segments(HYBRID).len(), 1, "what was there at the call is in a segment");
 }

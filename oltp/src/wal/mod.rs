@@ -32,7 +32,7 @@ pub(crate) mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-pub use reader::{ReplayReport, SegmentInfo, Tail, replay};
+pub use reader::{Place, ReplayReport, SegmentInfo, Tail, replay};
 pub use record::{Frame, RecordKind};
 pub use writer::Wal;
 

@@ -68,7 +68,16 @@ pub struct ReplayReport {
     pub tail: Tail,
 }
 
-/// Calls `visit` with every frame of the log below `dir`, oldest first, together with its file.
+/// Where a frame was found, for errors about what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The log file.
+    pub file: FileId,
+    /// Where in it the frame's payload begins.
+    pub payload_at: u64,
+}
+
+/// Calls `visit` with every frame of the log below `dir`, oldest first, together with its place.
 ///
 /// `start` is where the manifest says the needed part begins; `None` only while nothing was ever released. Changes
 /// nothing on disk. Memory: one window of 1 MiB, or one frame if that is larger.
@@ -81,7 +90,7 @@ pub fn replay(
     dir: &Path,
     db_id: &DbId,
     start: Option<WalStart>,
-    visit: &mut dyn FnMut(FileId, &Frame<'_>) -> Result<()>,
+    visit: &mut dyn FnMut(Place, &Frame<'_>) -> Result<()>,
 ) -> Result<ReplayReport> {
     let mut readers = open_chain(env, dir, db_id, start)?;
     let mut report = ReplayReport {
@@ -153,7 +162,7 @@ fn replay_file(
     reader: &mut LogReader,
     final_lsn: Option<Lsn>,
     report: &mut ReplayReport,
-    visit: &mut dyn FnMut(FileId, &Frame<'_>) -> Result<()>,
+    visit: &mut dyn FnMut(Place, &Frame<'_>) -> Result<()>,
 ) -> Result<()> {
     let (file, path, first_lsn) = (reader.header.file, reader.path.clone(), reader.header.first_lsn);
     let corrupt = |offset: u64, what: &'static str| Err(Error::corrupt(FileKind::Wal, &path, offset, what));
@@ -172,7 +181,7 @@ fn replay_file(
             return corrupt(offset, "record behind the end of a closed log");
         }
         closed = kind == RecordKind::CleanClose;
-        visit(file, &frame)?;
+        visit(Place { file, payload_at: offset + FRAME_HEADER_BYTES as u64 }, &frame)?;
         newest_seqno = newest_seqno.max(frame.seqno);
         report.last_seqno = report.last_seqno.max(frame.seqno);
         report.proven = report.proven.max(frame.durable);

@@ -14,10 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
-use crate::file::{FileId, FileKind};
+use crate::file::FileKind;
 use crate::seqno::SeqNo;
 use crate::wal::header::HEADER_BYTES;
-use crate::wal::reader::{ReplayReport, SegmentInfo, replay};
+use crate::wal::reader::{Place, ReplayReport, SegmentInfo, replay};
 use crate::wal::record::{self, Frame, PAYLOAD_BYTES_MAX, RecordKind};
 use crate::wal::segments::{LogFolder, LogTail};
 use crate::wal::{DbId, FileAllocator, Lsn, WalOptions, WalStart};
@@ -77,7 +77,7 @@ impl Wal {
         start: Option<WalStart>,
         options: WalOptions,
         next_file: FileAllocator,
-        visit: &mut dyn FnMut(FileId, &Frame<'_>) -> Result<()>,
+        visit: &mut dyn FnMut(Place, &Frame<'_>) -> Result<()>,
     ) -> Result<(Wal, ReplayReport)> {
         let wal_dir = dir.join("wal");
         env.create_dir_all(&wal_dir).map_err(|error| Error::io("create", &wal_dir, error))?;

@@ -37,16 +37,10 @@ impl Db {
         if known.kind == StorageKind::Row {
             return Ok(());
         }
-        let runs = self
-            .inner
-            .views
-            .load()
-            .rows(table)
-            .map_or_else(Vec::new, |rows| rows.runs().iter().map(|run| run.meta().run).collect::<Vec<_>>());
-        // Another thread may have converted some of them by the time the lock is ours.
-        self.inner.restructure(&known, |view, part| {
-            let _ = view;
-            let runs: Vec<FileId> = part.runs.iter().map(|r| r.run).filter(|run| runs.contains(run)).collect();
+        // All that are there once the lock is ours: no older run may stay behind a converted one, or its rows would be
+        // read in place of newer ones.
+        self.inner.restructure(&known, |_, part| {
+            let runs: Vec<FileId> = part.runs.iter().map(|shape| shape.run).collect();
             (!runs.is_empty()).then(|| ColdPlan { runs, segments: Vec::new() })
         })?;
         Ok(())
@@ -64,9 +58,13 @@ impl Db {
             return self.merge_runs(table);
         }
         let cold = Arc::clone(&self.inner.cold);
-        // Rows that an open snapshot needs keep their marks in the output, so the output is not rewritten again.
+        // Rows that an open snapshot needs keep their marks in the output, so the output is not rewritten again. Neither
+        // are runs converted that were flushed meanwhile, or this would not end while somebody writes.
         let first_output = self.inner.manifest.next_file();
         while self.inner.restructure(&known, |view, part| {
+            let mut part = part;
+            let known_runs = part.runs.iter().take_while(|shape| shape.run < first_output).count();
+            part.runs.truncate(known_runs);
             let mut plan = cold.plan(view.cold.as_ref(), &RowPart { force: true, ..part })?;
             plan.segments.retain(|segment| *segment < first_output);
             (plan != ColdPlan::default()).then_some(plan)
