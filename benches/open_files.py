@@ -56,9 +56,9 @@ def main() -> int:
         database = duckdb.connect()
         database.execute(f"CREATE VIEW ours AS SELECT {columns} FROM read_parquet('{answer}')")
         database.execute(f"CREATE VIEW files AS SELECT {columns} FROM read_parquet({files!r})")
-        total = database.sql("SELECT count(*) FROM ours").fetchone()[0]
-        missing = database.sql("SELECT count(*) FROM (FROM ours EXCEPT ALL FROM files)").fetchone()[0]
-        foreign = database.sql("SELECT count(*) FROM (FROM files EXCEPT ALL FROM ours)").fetchone()[0]
+        total = database.sql("SELECT count(*) FROM ours").fetchall()[0][0]
+        missing = database.sql("SELECT count(*) FROM (FROM ours EXCEPT ALL FROM files)").fetchall()[0][0]
+        foreign = database.sql("SELECT count(*) FROM (FROM files EXCEPT ALL FROM ours)").fetchall()[0][0]
         types = pyarrow.dataset.dataset(files).to_table().select([name.strip('"') for name in columns.split(", ")])
         print(f"SELECT *: {total:,} rows; pyarrow {pyarrow.__version__} reads {theirs:,} rows, {types.num_columns} columns")
         print(f"DuckDB {duckdb.__version__}: {missing} rows only in SELECT *, {foreign} only in the files")
