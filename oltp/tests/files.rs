@@ -62,7 +62,7 @@ fn files_live_as_long_as_a_snapshot_names_them() {
     assert_eq!(contents(&reader, HYBRID).len(), 3);
     drop(reader);
     while db.step().unwrap() {}
-    assert_eq!(files(&env, "run"), [PathBuf::new(); 0], "nobody names it any more");
+    assert!(files(&env, "run").is_empty(), "nobody names it any more");
     assert_eq!(contents(&db.snapshot(), HYBRID).len(), 3);
 }
 
