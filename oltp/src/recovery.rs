@@ -53,6 +53,7 @@ pub(crate) fn open(
         tables: &mut tables,
         newest: HashMap::new(),
         memtable_bytes_max: options.memtable_bytes_max,
+        budget: &budget,
         dir,
     };
     let (wal, report) = Wal::open(
@@ -140,6 +141,7 @@ struct Replay<'a> {
     tables: &'a mut BTreeMap<TableId, TableRows>,
     newest: HashMap<TableId, SeqNo>,
     memtable_bytes_max: u64,
+    budget: &'a Arc<MemoryBudget>,
     dir: &'a Path,
 }
 
@@ -148,7 +150,7 @@ impl Replay<'_> {
         if frame.kind != RecordKind::Commit as u8 {
             return Ok(());
         }
-        let record = CommitRecord::decode(Arc::from(frame.payload)).map_err(|(at, what)| {
+        let record = CommitRecord::decode(frame.payload).map_err(|(at, what)| {
             let path = FileKind::Wal.path(self.dir, place.file);
             Error::corrupt(FileKind::Wal, &path, place.payload_at + at as u64, what)
         })?;
@@ -165,7 +167,8 @@ impl Replay<'_> {
                 }
                 let memtable: &Arc<Memtable> = &rows.active;
                 memtable.announce(frame.seqno);
-                memtable.apply(record.versions(range.clone(), frame.seqno));
+                let bytes = memtable.apply(frame.seqno, record.versions(range.clone()));
+                memtable.charge(self.budget, bytes);
             }
         }
         Ok(())

@@ -109,8 +109,8 @@ impl TableRows {
     /// Corrupt or unreadable runs.
     pub fn get(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, Option<Vec<u8>>)>> {
         for memtable in self.memtables().rev() {
-            if let Some((seqno, kind, version)) = memtable.get(key, at) {
-                return Ok(Some((seqno, (kind == VersionKind::Put).then(|| version.value().to_vec()))));
+            if let Some((seqno, kind, value)) = memtable.get(key, at) {
+                return Ok(Some((seqno, (kind == VersionKind::Put).then(|| value.to_vec()))));
             }
         }
         for run in self.runs.iter().rev() {

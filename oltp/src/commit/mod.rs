@@ -109,17 +109,13 @@ impl Inner {
                 break ticket;
             }
         };
-        // The transaction's memory becomes the memtable's: what was used of it, not the steps it was reserved in, or a
+        // The transaction's memory becomes the memtables': what they use of it, not the steps it was reserved in, or a
         // few hundred small commits would fill the budget.
-        if let Some(memtable) = ticket.memtables.first() {
-            let held = self.budget.reserve("memtables", 0)?;
-            held.grow(record.bytes.len() as u64);
-            memtable.hold(held);
+        for ((_, range), memtable) in record.tables.iter().zip(&ticket.memtables) {
+            let bytes = memtable.apply(ticket.pending.seqno, record.versions(range.clone()));
+            memtable.charge(&self.budget, bytes);
         }
         drop(reservation);
-        for ((_, range), memtable) in record.tables.iter().zip(&ticket.memtables) {
-            memtable.apply(record.versions(range.clone(), ticket.pending.seqno));
-        }
         ticket.pending.applied.store(true, Ordering::Release);
         if durability == Durability::Durable
             && let Err(error) = self.wal.sync_to(ticket.pending.lsn)
@@ -190,7 +186,7 @@ impl Inner {
     }
 
     /// The memtable of each table in the record, after sealing those that are full and creating those that are new.
-    fn route(&self, view: &ReadView, record: &CommitRecord, seqno: SeqNo) -> Vec<Arc<Memtable>> {
+    fn route(&self, view: &ReadView, record: &CommitRecord<'_>, seqno: SeqNo) -> Vec<Arc<Memtable>> {
         let mut changed: Option<BTreeMap<TableId, Arc<TableRows>>> = None;
         let mut memtables = Vec::with_capacity(record.tables.len());
         for (table, _) in &record.tables {

@@ -1,31 +1,30 @@
 //! The commit record: one transaction's writes as the payload of one log frame. Layout: FORMAT.md.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::iter::VersionKind;
-use crate::memtable::{EntrySpan, Version};
 use crate::schema::TableId;
-use crate::seqno::SeqNo;
 use crate::txn::Overlay;
 
-/// An encoded transaction, and where its entries lie. Memtables keep slices of `bytes`.
+/// An encoded transaction, and where its entries lie.
 #[derive(Debug)]
-pub(crate) struct CommitRecord {
-    pub(crate) bytes: Arc<[u8]>,
+pub(crate) struct CommitRecord<'a> {
+    pub(crate) bytes: Cow<'a, [u8]>,
     pub(crate) spans: Vec<EntrySpan>,
     /// Entries of each table, as a range of `spans`.
     pub(crate) tables: Vec<(TableId, Range<usize>)>,
 }
 
-impl CommitRecord {
+impl<'a> CommitRecord<'a> {
     /// Encodes the writes, ascending by key.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] beyond 4 GiB, where offsets no longer fit.
-    pub(crate) fn encode(writes: &BTreeMap<TableId, Arc<Overlay>>) -> Result<CommitRecord> {
+    pub(crate) fn encode(writes: &BTreeMap<TableId, Arc<Overlay>>) -> Result<CommitRecord<'static>> {
         let entry_count: usize = writes.values().map(|overlay| overlay.len()).sum();
         let mut bytes = Vec::with_capacity(encoded_bytes_max(writes));
         let mut spans = Vec::with_capacity(entry_count);
@@ -38,15 +37,15 @@ impl CommitRecord {
             }
             tables.push((*table, first..spans.len()));
         }
-        Ok(CommitRecord { bytes: Arc::from(bytes), spans, tables })
+        Ok(CommitRecord { bytes: Cow::Owned(bytes), spans, tables })
     }
 
     /// Decodes a payload read back from the log.
     ///
     /// # Errors
     /// What does not hold, and at which byte of the payload.
-    pub(crate) fn decode(bytes: Arc<[u8]>) -> Result<CommitRecord, (usize, &'static str)> {
-        let mut reader = Reader { bytes: &bytes, at: 0 };
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<CommitRecord<'a>, (usize, &'static str)> {
+        let mut reader = Reader { bytes, at: 0 };
         let entry_count = reader.varint()?;
         let (mut spans, mut tables): (Vec<EntrySpan>, Vec<(TableId, Range<usize>)>) = (Vec::new(), Vec::new());
         for at in 0..entry_count {
@@ -64,7 +63,7 @@ impl CommitRecord {
         if reader.at != bytes.len() {
             return Err((reader.at, "bytes after the last entry"));
         }
-        Ok(CommitRecord { bytes, spans, tables })
+        Ok(CommitRecord { bytes: Cow::Borrowed(bytes), spans, tables })
     }
 
     /// Full keys in record order.
@@ -72,10 +71,24 @@ impl CommitRecord {
         self.spans.iter().map(|span| &self.bytes[span.key_at as usize..][..span.key_bytes as usize])
     }
 
-    /// The entries `range` as versions at `seqno`.
-    pub(crate) fn versions(&self, range: Range<usize>, seqno: SeqNo) -> impl Iterator<Item = Version> {
-        self.spans[range].iter().map(move |span| Version::new(&self.bytes, span, seqno))
+    /// Key, kind and row bytes of the entries `range`.
+    pub(crate) fn versions(&self, range: Range<usize>) -> impl Iterator<Item = (&[u8], VersionKind, &[u8])> {
+        let slice = |at: u32, bytes: u32| &self.bytes[at as usize..][..bytes as usize];
+        self.spans[range]
+            .iter()
+            .map(move |span| (slice(span.key_at, span.key_bytes), span.kind, slice(span.value_at, span.value_bytes)))
     }
+}
+
+/// Where an entry's key and value lie in a commit record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntrySpan {
+    kind: VersionKind,
+    key_at: u32,
+    key_bytes: u32,
+    value_at: u32,
+    /// Zero for a delete.
+    value_bytes: u32,
 }
 
 fn encoded_bytes_max(writes: &BTreeMap<TableId, Arc<Overlay>>) -> usize {
@@ -206,16 +219,16 @@ mod tests {
             flip in any::<(usize, u8)>(),
         ) {
             let record = CommitRecord::encode(&writes(&entries)).unwrap();
-            let decoded = CommitRecord::decode(Arc::clone(&record.bytes)).unwrap();
+            let decoded = CommitRecord::decode(&record.bytes).unwrap();
             prop_assert_eq!(&decoded.spans, &record.spans);
             prop_assert_eq!(&decoded.tables, &record.tables);
             for length in 0..record.bytes.len() {
-                prop_assert!(CommitRecord::decode(Arc::from(&record.bytes[..length])).is_err());
+                prop_assert!(CommitRecord::decode(&record.bytes[..length]).is_err());
             }
             let mut damaged = record.bytes.to_vec();
             let at = flip.0 % damaged.len();
             damaged[at] ^= flip.1;
-            let _ = CommitRecord::decode(Arc::from(damaged));
+            let _ = CommitRecord::decode(&damaged);
         }
     }
 }

@@ -6,22 +6,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{EntrySpan, Memtable, Version};
+use super::Memtable;
 use crate::iter::{Cursor, VersionKind};
 use crate::seqno::SeqNo;
-
-fn version(key: &[u8], seqno: u64, value: Option<&[u8]>) -> Version {
-    let mut bytes = key.to_vec();
-    bytes.extend_from_slice(value.unwrap_or_default());
-    let span = EntrySpan {
-        kind: if value.is_some() { VersionKind::Put } else { VersionKind::Delete },
-        key_at: 0,
-        key_bytes: u32::try_from(key.len()).unwrap(),
-        value_at: u32::try_from(key.len()).unwrap(),
-        value_bytes: u32::try_from(value.unwrap_or_default().len()).unwrap(),
-    };
-    Version::new(&Arc::from(bytes), &span, SeqNo(seqno))
-}
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
 
@@ -30,7 +17,8 @@ fn build(history: &[(Vec<u8>, Option<Vec<u8>>)]) -> (Arc<Memtable>, Model) {
     for (at, (key, value)) in history.iter().enumerate() {
         let seqno = at as u64 + 1;
         memtable.announce(SeqNo(seqno));
-        memtable.apply(std::iter::once(version(key, seqno, value.as_deref())));
+        let kind = if value.is_some() { VersionKind::Put } else { VersionKind::Delete };
+        memtable.apply(SeqNo(seqno), std::iter::once((key.as_slice(), kind, value.as_deref().unwrap_or_default())));
         model.insert((key.clone(), Reverse(seqno)), value.clone());
     }
     (memtable, model)
@@ -53,8 +41,8 @@ proptest! {
             .next()
             .filter(|((found, _), _)| *found == key)
             .map(|((_, Reverse(seqno)), value)| (SeqNo(*seqno), value.clone()));
-        let found = memtable.get(&key, SeqNo(at)).map(|(seqno, kind, version)| {
-            (seqno, (kind == VersionKind::Put).then(|| version.value().to_vec()))
+        let found = memtable.get(&key, SeqNo(at)).map(|(seqno, kind, value)| {
+            (seqno, (kind == VersionKind::Put).then(|| value.to_vec()))
         });
         prop_assert_eq!(found, expected);
     }
@@ -86,7 +74,8 @@ fn sealing_waits_for_announced_commits() {
             memtable.entry_count()
         })
     };
-    memtable.apply([version(b"a", 7, Some(b"1")), version(b"b", 7, None)].into_iter());
+    let versions: [(&[u8], _, &[u8]); 2] = [(b"a", VersionKind::Put, b"1"), (b"b", VersionKind::Delete, b"")];
+    memtable.apply(SeqNo(7), versions.into_iter());
     assert_eq!(waiter.join().unwrap(), 2, "the flush must see the whole commit");
     assert_eq!(memtable.seqno_range(), (SeqNo(7), SeqNo(7)));
 }
