@@ -81,6 +81,8 @@ pub(crate) struct JobLog {
 struct Ticket {
     pending: Arc<Pending>,
     memtables: Vec<Arc<Memtable>>,
+    /// Whether a full memtable was moved aside for it, which is work for the flush thread.
+    sealed: bool,
 }
 
 impl Inner {
@@ -125,7 +127,9 @@ impl Inner {
             return Err(error);
         }
         self.publish_through(ticket.pending.seqno)?;
-        self.work.wake();
+        if ticket.sealed {
+            self.work.wake();
+        }
         Ok(ticket.pending.seqno)
     }
 
@@ -173,7 +177,7 @@ impl Inner {
         for job in &sequencer.jobs {
             job.observe(record, seqno);
         }
-        let memtables = self.route(&view, record, seqno);
+        let (memtables, sealed) = self.route(&view, record, seqno);
         for (table, _) in &record.tables {
             sequencer.newest.insert(*table, seqno);
         }
@@ -182,11 +186,13 @@ impl Inner {
         sequencer.conflicts.insert(seqno, std::mem::take(fingerprints));
         let pending = Arc::new(Pending { seqno, lsn, durability, applied: AtomicBool::new(false) });
         sequencer.pending.push_back(Arc::clone(&pending));
-        Ok(Some(Ticket { pending, memtables }))
+        Ok(Some(Ticket { pending, memtables, sealed }))
     }
 
     /// The memtable of each table in the record, after sealing those that are full and creating those that are new.
-    fn route(&self, view: &ReadView, record: &CommitRecord<'_>, seqno: SeqNo) -> Vec<Arc<Memtable>> {
+    /// Whether one was sealed comes with them.
+    fn route(&self, view: &ReadView, record: &CommitRecord<'_>, seqno: SeqNo) -> (Vec<Arc<Memtable>>, bool) {
+        let mut sealed = false;
         let mut changed: Option<BTreeMap<TableId, Arc<TableRows>>> = None;
         let mut memtables = Vec::with_capacity(record.tables.len());
         for (table, _) in &record.tables {
@@ -197,6 +203,7 @@ impl Inner {
                     let mut next = rows.map_or_else(|| TableRows::new(Vec::new()), |rows| TableRows::clone(rows));
                     if rows.is_some() {
                         next.seal_active();
+                        sealed = true;
                     }
                     let active = Arc::clone(&next.active);
                     changed.get_or_insert_with(|| view.tables.clone()).insert(*table, Arc::new(next));
@@ -209,7 +216,7 @@ impl Inner {
         if let Some(tables) = changed {
             self.views.install(tables, Arc::clone(&view.cold), Vec::new());
         }
-        memtables
+        (memtables, sealed)
     }
 
     /// Advances the read point over every commit that is ready, and waits until it has passed `seqno`.
