@@ -122,7 +122,7 @@ fn samples_spread() {
     assert!(sample.is_sorted_by_key(|entry| entry.key()));
 }
 
-/// Two writers and a reader, in every order that memory and scheduler allow: Norris and Demsky, "CDSChecker" (2013),
+/// Two writers and a reader, in every order that memory and scheduler allow: Norris and Demsky (OOPSLA 2013),
 /// as loom implements it.
 mod every_schedule {
     use loom::sync::atomic::AtomicPtr as LoomPtr;
