@@ -150,6 +150,16 @@ impl Db {
         self.inner.snapshots.take(&self.inner.views)
     }
 
+    /// The newest committed row under the full `key`. One read needs no snapshot: the view that it loads holds all that it
+    /// may touch, so this is cheaper than [`Db::snapshot`] and a read from it.
+    ///
+    /// # Errors
+    /// Corrupt or unreadable files.
+    pub fn get(&self, schema: &TableSchema, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let view = self.inner.views.borrow();
+        view.get(schema, key, view.read_point())
+    }
+
     /// Reserves `count` row ids for a table without a primary key, and returns the first. Ids rise over the table's
     /// life and are never handed out twice; a crash may skip some.
     ///

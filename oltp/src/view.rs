@@ -9,7 +9,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -115,7 +115,7 @@ impl TableRows {
         }
         for run in self.runs.iter().rev() {
             if let Some((seqno, kind, value)) = run.get(key, at)? {
-                return Ok(Some((seqno, (kind == VersionKind::Put).then(|| value.to_vec()))));
+                return Ok(Some((seqno, (kind == VersionKind::Put).then_some(value))));
             }
         }
         Ok(None)
@@ -305,6 +305,11 @@ impl Views {
 
     pub(crate) fn load(&self) -> Arc<ReadView> {
         self.current.load_full()
+    }
+
+    /// The current view for the length of a call: without touching its reference count.
+    pub(crate) fn borrow(&self) -> impl Deref<Target = Arc<ReadView>> {
+        self.current.load()
     }
 
     /// Advances the current view's read point. Only inside the commit mutex.

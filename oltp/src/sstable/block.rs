@@ -368,11 +368,6 @@ impl BlockCursor {
         &self.block.bytes[self.value.clone()]
     }
 
-    /// Value of the current entry, sharing the block's memory.
-    pub fn value_bytes(&self) -> Bytes {
-        self.block.bytes.slice(self.value.clone())
-    }
-
     /// Moves to the next entry; `false` at the end of the block.
     #[inline]
     pub fn next(&mut self) -> Result<bool, Damage> {

@@ -111,11 +111,11 @@ impl Run {
 
     /// The newest version of `key` by a commit at or before `at`.
     ///
-    /// The value shares memory with its block. Touches no file if key range, SeqNo range or filter exclude the key.
+    /// The row bytes are a copy, empty for a delete. Touches no file if key range, SeqNo range or filter exclude the key.
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`].
-    pub fn get(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, VersionKind, Bytes)>> {
+    pub fn get(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, VersionKind, Vec<u8>)>> {
         if key < &self.meta.key_min[..] || key > &self.meta.key_max[..] || at < self.meta.seqno_min {
             return Ok(None);
         }
@@ -129,7 +129,7 @@ impl Run {
             let block = self.block(index.handle(self)?, true)?;
             let mut cursor = BlockCursor::new(block);
             match cursor.probe(key, hash, at).map_err(|d| self.damaged(cursor.block().offset(), d))? {
-                Probe::Found => return Ok(Some((cursor.seqno(), cursor.kind(), cursor.value_bytes()))),
+                Probe::Found => return Ok(Some((cursor.seqno(), cursor.kind(), cursor.value().to_vec()))),
                 Probe::Absent => return Ok(None),
                 // A separator above the key says that the next block begins above it too.
                 Probe::Beyond if index.separator() != key => return Ok(None),

@@ -490,7 +490,7 @@ proptest! {
         let Ok(block) = Block::new(raw.into(), 0) else { return Ok(()) };
         let mut cursor = BlockCursor::new(Arc::new(block));
         while let Ok(true) = cursor.next() {
-            let _ = (cursor.key().len(), cursor.value().len(), cursor.value_bytes().len());
+            let _ = (cursor.key().len(), cursor.value().len());
         }
         for version in &versions {
             let _ = cursor.seek(&version.key, version.seqno);
