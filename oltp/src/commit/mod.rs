@@ -53,6 +53,8 @@ pub(crate) struct Sequencer {
     pub(crate) pending: VecDeque<Arc<Pending>>,
     /// Running conversions, which must learn of every commit that supersedes one of their inputs.
     pub(crate) jobs: Vec<Arc<JobLog>>,
+    /// Threads that wait for a publication: waking nobody costs a system call as well.
+    pub(crate) publish_waiters: usize,
     /// Newest commit to each table since open.
     pub(crate) newest: HashMap<TableId, SeqNo>,
     pub(crate) closed: bool,
@@ -122,7 +124,9 @@ impl Inner {
         if durability == Durability::Durable
             && let Err(error) = self.wal.sync_to(ticket.pending.lsn)
         {
-            // The commits behind this one wait for a publication that will not come: let them see the failure.
+            // The commits behind this one wait for a publication that will not come: let them see the failure. Whoever
+            // has looked for one already is asleep once the lock is ours, or would sleep through this.
+            drop(self.lock_sequencer());
             self.published.notify_all();
             return Err(error);
         }
@@ -228,7 +232,9 @@ impl Inner {
                 return Ok(());
             }
             self.wal.check()?;
+            sequencer.publish_waiters += 1;
             sequencer = self.published.wait(sequencer).unwrap_or_else(PoisonError::into_inner);
+            sequencer.publish_waiters -= 1;
         }
     }
 
@@ -246,7 +252,7 @@ impl Inner {
             self.views.publish(seqno);
         }
         // Wake the others too when the log failed, or they would wait for a publication that never comes.
-        if newest.is_some() || self.wal.check().is_err() {
+        if sequencer.publish_waiters > 0 && (newest.is_some() || self.wal.check().is_err()) {
             self.published.notify_all();
         }
     }

@@ -27,9 +27,17 @@ pub struct Memtable {
     bytes: AtomicU64,
     seqno_min: AtomicU64,
     seqno_max: AtomicU64,
-    in_flight: Mutex<u64>,
+    in_flight: Mutex<InFlight>,
     applied: Condvar,
     reservation: Mutex<Option<Reservation>>,
+}
+
+/// Commits that were announced and have not arrived, and whether somebody waits for them: waking nobody costs a system
+/// call as well.
+#[derive(Default)]
+struct InFlight {
+    commits: u64,
+    waiters: u64,
 }
 
 impl std::fmt::Debug for Memtable {
@@ -54,7 +62,7 @@ impl Memtable {
             bytes: AtomicU64::new(0),
             seqno_min: AtomicU64::new(u64::MAX),
             seqno_max: AtomicU64::new(0),
-            in_flight: Mutex::new(0),
+            in_flight: Mutex::default(),
             applied: Condvar::new(),
             reservation: Mutex::new(None),
         }
@@ -64,7 +72,7 @@ impl Memtable {
     pub fn announce(&self, seqno: SeqNo) {
         self.seqno_min.fetch_min(seqno.0, AcqRel);
         self.seqno_max.fetch_max(seqno.0, AcqRel);
-        *self.in_flight.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).commits += 1;
     }
 
     /// Adds the announced commit's versions, each a key, what happens to it, and the row. Several threads may do this at
@@ -78,8 +86,11 @@ impl Memtable {
         }
         self.entry_count.fetch_add(entry_count, Relaxed);
         self.bytes.fetch_add(bytes, Release);
-        *self.in_flight.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.applied.notify_all();
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.commits -= 1;
+        if in_flight.waiters > 0 {
+            self.applied.notify_all();
+        }
         bytes
     }
 
@@ -95,9 +106,11 @@ impl Memtable {
     /// Blocks until every announced commit has been applied.
     pub fn wait_applied(&self) {
         let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        while *in_flight > 0 {
+        in_flight.waiters += 1;
+        while in_flight.commits > 0 {
             in_flight = self.applied.wait(in_flight).unwrap_or_else(PoisonError::into_inner);
         }
+        in_flight.waiters -= 1;
     }
 
     /// Number of versions applied so far.

@@ -429,8 +429,11 @@ impl FlushTurn<'_> {
             Ok(()) => queue.written = end,
             Err(error) => queue.failure = Some(describe(error)),
         }
+        let has_waiters = queue.waiter_count > 0;
         drop(queue);
-        wal.changed.notify_all();
+        if has_waiters {
+            wal.changed.notify_all();
+        }
         outcome
     }
 }
