@@ -77,13 +77,14 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// An empty folder for a fresh database.
+    /// An empty folder for a fresh database, on a disk that has nothing left to write for others.
     pub fn fresh(&self, what: &str) -> Result<std::path::PathBuf> {
         let dir = self.dir.join(what);
         if dir.exists() {
             std::fs::remove_dir_all(&dir)?;
         }
         std::fs::create_dir_all(&dir)?;
+        std::process::Command::new("sync").status()?;
         Ok(dir)
     }
 

@@ -18,7 +18,7 @@ use strata_oltp::{
 };
 
 use super::{Peer, Setup, Work};
-use crate::data::{Random, key, value};
+use crate::data::{KEY_BYTES, Random, key, value};
 
 const TABLE: TableId = TableId(1);
 
@@ -52,7 +52,7 @@ impl Strata {
             for from in (0..self.setup.rows).step_by(1000) {
                 let mut transaction = db.begin()?;
                 for id in from..(from + 1000).min(self.setup.rows) {
-                    transaction.put(TABLE, full_key(id), value(&mut random).to_vec())?;
+                    transaction.put(TABLE, full_key(id).to_vec(), value(&mut random).to_vec())?;
                 }
                 transaction.commit(Durability::Buffered)?;
             }
@@ -68,7 +68,7 @@ impl Strata {
         let rate = self.setup.rate(threads, |random| {
             loop {
                 let mut transaction = db.begin()?;
-                transaction.put(TABLE, full_key(random.next() % rows), value(random).to_vec())?;
+                transaction.put(TABLE, full_key(random.next() % rows).to_vec(), value(random).to_vec())?;
                 match transaction.commit(durability) {
                     Ok(_) => return Ok(()),
                     Err(Error::Conflict { .. }) => {}
@@ -81,8 +81,11 @@ impl Strata {
     }
 }
 
-fn full_key(id: u64) -> Vec<u8> {
-    [&TABLE.0.to_be_bytes()[..], &0u16.to_be_bytes(), &key(id)].concat()
+fn full_key(id: u64) -> [u8; 6 + KEY_BYTES] {
+    let mut full = [0; 6 + KEY_BYTES];
+    full[..4].copy_from_slice(&TABLE.0.to_be_bytes());
+    full[6..].copy_from_slice(&key(id));
+    full
 }
 
 impl Peer for Strata {
@@ -102,7 +105,7 @@ impl Peer for Strata {
             Work::PointReads => {
                 let (schema, db) = (Arc::clone(&self.schema), self.loaded()?.clone());
                 self.setup.rate(1, |random| {
-                    let found = db.snapshot().get(&schema, &full_key(random.next() % rows))?;
+                    let found = db.get(&schema, &full_key(random.next() % rows))?;
                     ensure!(found.is_some(), "a row is missing");
                     Ok(())
                 })?
