@@ -126,7 +126,7 @@ fn newest<'a>(versions: &'a [Version], key: &[u8], at: SeqNo) -> Option<&'a Vers
 
 fn get(run: &Run, key: &[u8], at: SeqNo) -> Result<Option<Version>> {
     let found = run.get(key, at)?;
-    Ok(found.map(|(seqno, kind, value)| Version { key: key.to_vec(), seqno, kind, value: value.to_vec() }))
+    Ok(found.map(|(seqno, kind, value)| Version { key: key.to_vec(), seqno, kind, value }))
 }
 
 /// Keys of the run, keys beside them, and keys that only share a prefix.
