@@ -167,8 +167,7 @@ impl Replay<'_> {
                 }
                 let memtable: &Arc<Memtable> = &rows.active;
                 memtable.announce(frame.seqno);
-                let bytes = memtable.apply(frame.seqno, record.versions(range.clone()));
-                memtable.charge(self.budget, bytes);
+                memtable.apply(self.budget, frame.seqno, record.versions(range.clone()));
             }
         }
         Ok(())

@@ -12,47 +12,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harness::row_tier::RowTier;
-use harness::{contents, key, row, schema};
+use harness::{DIR, HYBRID, contents, key, row, schema};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::mem::MemEnv;
 use strata_oltp::row::{RowCodec, RowRef};
-use strata_oltp::schema::StorageKind;
-use strata_oltp::{Db, Error, Options, Result, TableId, Transaction};
+use strata_oltp::{Db, Error, Options, Result, Transaction};
 
-const TABLE: TableId = TableId(10);
 const ACCOUNTS: i32 = 16;
 const OPENING: i64 = 100;
 const WRITERS: u64 = 3;
 const TRANSFERS: u64 = 400;
 
 fn open(env: &Arc<dyn Env>) -> Db {
-    let dir = Path::new("/bank");
     let options =
         Options { memtable_bytes_max: 4_000, sealed_bytes_max: 16_000, idle_flush_ms: 5, ..Options::default() };
-    let db = Db::open(Arc::clone(env), dir, options, RowTier::make(env, dir)).unwrap();
-    db.register_table(schema(TABLE), StorageKind::Hybrid);
-    db
+    harness::open(env, options, RowTier::make(env, Path::new(DIR))).unwrap()
 }
 
 fn amount(bytes: &[u8]) -> i64 {
-    RowRef::new(&RowCodec::new(&schema(TABLE)), bytes).unwrap().i64(1)
+    RowRef::new(&RowCodec::new(&schema(HYBRID)), bytes).unwrap().i64(1)
 }
 
 fn balance(transaction: &Transaction, id: i32) -> i64 {
-    amount(&transaction.get(&schema(TABLE), &key(TABLE, id)).unwrap().expect("accounts are never deleted"))
+    amount(&transaction.get(&schema(HYBRID), &key(HYBRID, id)).unwrap().expect("accounts are never deleted"))
 }
 
 fn transfer(db: &Db, from: i32, to: i32, durability: Durability) -> Result<()> {
     let mut transaction = db.begin()?;
     let (source, target) = (balance(&transaction, from), balance(&transaction, to));
-    transaction.put(TABLE, key(TABLE, from), row(TABLE, from, source - 1))?;
-    transaction.put(TABLE, key(TABLE, to), row(TABLE, to, target + 1))?;
+    transaction.put(HYBRID, key(HYBRID, from), row(HYBRID, from, source - 1))?;
+    transaction.put(HYBRID, key(HYBRID, to), row(HYBRID, to, target + 1))?;
     transaction.commit(durability).map(drop)
 }
 
 fn sum(db: &Db) -> i64 {
-    let rows = contents(&db.snapshot(), TABLE);
+    let rows = contents(&db.snapshot(), HYBRID);
     assert_eq!(rows.len(), usize::try_from(ACCOUNTS).unwrap());
     rows.values().map(|row| amount(row)).sum()
 }
@@ -63,7 +58,7 @@ fn money_is_neither_made_nor_lost() {
     let db = open(&env);
     let mut opening = db.begin().unwrap();
     for id in 0..ACCOUNTS {
-        opening.put(TABLE, key(TABLE, id), row(TABLE, id, OPENING)).unwrap();
+        opening.put(HYBRID, key(HYBRID, id), row(HYBRID, id, OPENING)).unwrap();
     }
     opening.commit(Durability::Durable).unwrap();
     db.start_background();
@@ -95,7 +90,7 @@ fn money_is_neither_made_nor_lost() {
             }
         });
     });
-    db.compact(TABLE).unwrap();
+    db.compact(HYBRID).unwrap();
     assert_eq!(sum(&db), i64::from(ACCOUNTS) * OPENING);
     db.close().unwrap();
     assert_eq!(sum(&open(&env)), i64::from(ACCOUNTS) * OPENING);

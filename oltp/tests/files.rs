@@ -9,23 +9,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use harness::row_tier::RowTier;
-use harness::{contents, key, row, schema};
+use harness::{DIR, HYBRID, ROW, contents, key, register, row};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::SimEnv;
 use strata_oltp::event::{Event, Listener};
-use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, MemoryBudget, Options, Snapshot, TableId};
 
-const HYBRID: TableId = TableId(10);
-const ROW: TableId = TableId(11);
-
-fn open(env: &SimEnv) -> Db {
+fn open(env: &SimEnv, listener: Option<Arc<dyn Listener>>) -> Db {
     let shared: Arc<dyn Env> = Arc::new(env.clone());
-    let dir = Path::new("/db");
-    let db = Db::open(Arc::clone(&shared), dir, Options::default(), RowTier::make(&shared, dir)).unwrap();
-    db.register_table(schema(HYBRID), StorageKind::Hybrid);
-    db.register_table(schema(ROW), StorageKind::Row);
+    let (dir, options) = (Path::new(DIR), Options::default());
+    let budget = MemoryBudget::new(options.memory_bytes_max);
+    let tier = RowTier::make(&shared, dir);
+    let db = Db::open_with(shared, dir, options, budget, tier, listener).unwrap();
+    register(&db);
     db
 }
 
@@ -52,7 +49,7 @@ fn run_count(snapshot: &Snapshot, table: TableId) -> usize {
 #[test]
 fn files_live_as_long_as_a_snapshot_names_them() {
     let env = SimEnv::new(1);
-    let db = open(&env);
+    let db = open(&env, None);
     flush_rows(&db, HYBRID, 1);
     let old = files(&env, "run");
     assert_eq!(old.len(), 1);
@@ -68,7 +65,7 @@ fn files_live_as_long_as_a_snapshot_names_them() {
 
 #[test]
 fn compacting_a_row_table_leaves_one_run_of_its_newest_rows() {
-    let db = open(&SimEnv::new(2));
+    let db = open(&SimEnv::new(2), None);
     for amount in 0..3 {
         flush_rows(&db, ROW, amount);
     }
@@ -100,13 +97,8 @@ impl Listener for BusyWriter {
 
 #[test]
 fn compaction_ends_while_somebody_writes() {
-    let shared: Arc<dyn Env> = Arc::new(SimEnv::new(3));
-    let (dir, options, writer) = (Path::new("/db"), Options::default(), Arc::new(BusyWriter::default()));
-    let budget = MemoryBudget::new(options.memory_bytes_max);
-    let tier = RowTier::make(&shared, dir);
-    let listener = Arc::clone(&writer) as Arc<dyn Listener>;
-    let db = Db::open_with(shared, dir, options, budget, tier, Some(listener)).unwrap();
-    db.register_table(schema(HYBRID), StorageKind::Hybrid);
+    let writer = Arc::new(BusyWriter::default());
+    let db = open(&SimEnv::new(3), Some(Arc::clone(&writer) as Arc<dyn Listener>));
     flush_rows(&db, HYBRID, 0);
     assert!(writer.db.set(db.clone()).is_ok());
     db.compact(HYBRID).unwrap();

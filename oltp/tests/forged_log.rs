@@ -8,34 +8,31 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harness::row_tier::RowTier;
-use harness::{key, row, schema};
+use harness::{DIR, HYBRID, key, row};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::SimEnv;
-use strata_oltp::schema::StorageKind;
+use strata_oltp::manifest::Manifest;
 use strata_oltp::wal::{RecordKind, Wal, WalOptions};
-use strata_oltp::{Db, Error, FileId, Options, Result, SeqNo, TableId};
+use strata_oltp::{Db, Error, FileId, Options, Result, SeqNo};
 
-const TABLE: TableId = TableId(10);
 const GARBAGE: &[u8] = b"\x01\x00\x00\x00garbage in a sound frame";
 
 fn open(env: &SimEnv) -> Result<Db> {
     let shared: Arc<dyn Env> = Arc::new(env.clone());
-    let dir = Path::new("/db");
-    Db::open(Arc::clone(&shared), dir, Options::default(), RowTier::make(&shared, dir))
+    harness::open(&shared, Options::default(), RowTier::make(&shared, Path::new(DIR)))
 }
 
-/// The database's identity, as the header of its first log file has it.
+/// Appends one commit to the log of a closed database, as its next process would.
 fn append_garbage(env: &SimEnv) {
     let shared: Arc<dyn Env> = Arc::new(env.clone());
-    let manifest = strata_oltp::manifest::Manifest::open(Arc::clone(&shared), Path::new("/db")).unwrap();
-    let start = manifest.1.wal_start;
+    let (manifest, version) = Manifest::open(Arc::clone(&shared), Path::new(DIR)).unwrap();
     let next_file = Arc::new(|| FileId(9_999));
     let (wal, report) = Wal::open(
         shared,
-        Path::new("/db"),
-        manifest.0.db_id(),
-        start,
+        Path::new(DIR),
+        manifest.db_id(),
+        version.wal_start,
         WalOptions::default(),
         next_file,
         &mut |_, _| Ok(()),
@@ -49,10 +46,9 @@ fn append_garbage(env: &SimEnv) {
 fn a_bad_commit_record_is_named_by_file_and_offset() {
     let env = SimEnv::new(1);
     let db = open(&env).unwrap();
-    db.register_table(schema(TABLE), StorageKind::Hybrid);
     for id in 0..5 {
         let mut transaction = db.begin().unwrap();
-        transaction.put(TABLE, key(TABLE, id), row(TABLE, id, 1)).unwrap();
+        transaction.put(HYBRID, key(HYBRID, id), row(HYBRID, id, 1)).unwrap();
         transaction.commit(Durability::Durable).unwrap();
     }
     drop(db);

@@ -9,14 +9,11 @@ use std::sync::Arc;
 
 use harness::gate::{Gate, GatedTier, Moment};
 use harness::row_tier::RowTier;
-use harness::{contents, key, row, schema};
+use harness::{DIR, HYBRID, contents, key, row};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::{PowerLoss, SimEnv};
-use strata_oltp::schema::StorageKind;
-use strata_oltp::{Db, Options, Result, SeqNo, TableId};
-
-const TABLE: TableId = TableId(10);
+use strata_oltp::{Db, Options, Result, SeqNo};
 
 fn open(env: &SimEnv) -> Db {
     open_gated(env, &Arc::default())
@@ -24,16 +21,13 @@ fn open(env: &SimEnv) -> Db {
 
 fn open_gated(env: &SimEnv, gate: &Arc<Gate>) -> Db {
     let shared: Arc<dyn Env> = Arc::new(env.clone());
-    let dir = Path::new("/db");
-    let tier = GatedTier::make(RowTier::make(&shared, dir), gate);
-    let db = Db::open(shared, dir, Options::default(), tier).unwrap();
-    db.register_table(schema(TABLE), StorageKind::Hybrid);
-    db
+    let tier = GatedTier::make(RowTier::make(&shared, Path::new(DIR)), gate);
+    harness::open(&shared, Options::default(), tier).unwrap()
 }
 
 fn put(db: &Db, id: i32, durability: Durability) -> Result<SeqNo> {
     let mut transaction = db.begin()?;
-    transaction.put(TABLE, key(TABLE, id), row(TABLE, id, 1))?;
+    transaction.put(HYBRID, key(HYBRID, id), row(HYBRID, id, 1))?;
     transaction.commit(durability)
 }
 
@@ -52,7 +46,7 @@ fn nobody_reads_a_durable_commit_before_it_is_durable() {
         // Looking for a while can only miss a failure, never make one.
         let mut seen = 1;
         for _ in 0..20_000 {
-            seen = seen.max(contents(&db.snapshot(), TABLE).len());
+            seen = seen.max(contents(&db.snapshot(), HYBRID).len());
             std::thread::yield_now();
         }
         env.hold_syncs(false);
@@ -61,10 +55,10 @@ fn nobody_reads_a_durable_commit_before_it_is_durable() {
         assert!(waiting, "acknowledged without a sync");
         assert_eq!(seen, 1, "read a commit that a power loss would take back");
     });
-    let seen = contents(&db.snapshot(), TABLE);
+    let seen = contents(&db.snapshot(), HYBRID);
     assert_eq!(seen.len(), 3, "P4: acknowledged is visible");
-    let survivors = contents(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), TABLE);
-    assert!(survivors.contains_key(&key(TABLE, 2)), "P1");
+    let survivors = contents(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), HYBRID);
+    assert!(survivors.contains_key(&key(HYBRID, 2)), "P1");
 }
 
 /// A sync that fails under one commit must not leave the other waiting for ever.
@@ -86,7 +80,7 @@ fn a_failed_sync_fails_every_commit_that_waits_for_it() {
         // Behind the failure or refused by it, depending on who was first; never left hanging.
         assert!(behind.join().unwrap().is_err());
     });
-    assert_eq!(contents(&db.snapshot(), TABLE).len(), 1, "reads go on, without the commits that failed");
+    assert_eq!(contents(&db.snapshot(), HYBRID).len(), 1, "reads go on, without the commits that failed");
 }
 
 /// A commit finds the row that it supersedes in a segment, and the segment is rewritten before the commit has its place
@@ -98,17 +92,17 @@ fn a_commit_follows_a_row_that_moves() {
     for id in 1..=3 {
         put(&db, id, Durability::Durable).unwrap();
     }
-    db.convert(TABLE).unwrap();
+    db.convert(HYBRID).unwrap();
     put(&db, 1, Durability::Durable).unwrap();
-    let before = db.snapshot().view().cold().segments(TABLE);
+    let before = db.snapshot().view().cold().segments(HYBRID);
     let (committed, compacted) = gate.interrupt(
         Moment::AfterLocate,
         || put(&db, 3, Durability::Durable),
-        || db.compact(TABLE).map(|()| db.snapshot().view().cold().segments(TABLE)),
+        || db.compact(HYBRID).map(|()| db.snapshot().view().cold().segments(HYBRID)),
     );
     committed.unwrap();
     assert_ne!(compacted.unwrap().unwrap(), before, "the segment was to be rewritten");
-    assert_eq!(contents(&db.snapshot(), TABLE).len(), 3);
+    assert_eq!(contents(&db.snapshot(), HYBRID).len(), 3);
     drop(db);
-    assert_eq!(contents(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), TABLE).len(), 3);
+    assert_eq!(contents(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), HYBRID).len(), 3);
 }

@@ -116,17 +116,16 @@ impl Inner {
         // The transaction's memory becomes the memtables': what they use of it, not the steps it was reserved in, or a
         // few hundred small commits would fill the budget.
         for ((_, range), memtable) in record.tables.iter().zip(&ticket.memtables) {
-            let bytes = memtable.apply(ticket.pending.seqno, record.versions(range.clone()));
-            memtable.charge(&self.budget, bytes);
+            memtable.apply(&self.budget, ticket.pending.seqno, record.versions(range.clone()));
         }
         drop(reservation);
         ticket.pending.applied.store(true, Ordering::Release);
         if durability == Durability::Durable
             && let Err(error) = self.wal.sync_to(ticket.pending.lsn)
         {
-            // The commits behind this one wait for a publication that will not come: let them see the failure. Whoever
-            // has looked for one already is asleep once the lock is ours, or would sleep through this.
-            drop(self.lock_sequencer());
+            // The commits behind this one wait for a publication that will not come: let them see the failure. Under the
+            // lock, or one that has just looked for a failure and is about to sleep would sleep through this.
+            let _sequencer = self.lock_sequencer();
             self.published.notify_all();
             return Err(error);
         }

@@ -219,6 +219,9 @@ impl SimEnv {
 
     fn wait_while_held(&self) {
         let mut machine = self.machine();
+        if !machine.holding {
+            return;
+        }
         machine.held += 1;
         self.held_changed.notify_all();
         while machine.holding && !machine.crashed {
@@ -283,6 +286,7 @@ impl SimEnv {
         machine.log.push(op);
         if machine.crash_at.is_some_and(|at| number >= at) {
             machine.crashed = true;
+            self.held_changed.notify_all();
             if !is_sync {
                 // In flight when the power went: the policy of `reboot` decides what of it arrived.
                 drop(apply(&mut machine.disk));

@@ -12,7 +12,7 @@ mod arena;
 mod skiplist;
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::iter::{Cursor, VersionKind};
@@ -27,17 +27,19 @@ pub struct Memtable {
     bytes: AtomicU64,
     seqno_min: AtomicU64,
     seqno_max: AtomicU64,
-    in_flight: Mutex<InFlight>,
+    arrivals: Mutex<Arrivals>,
     applied: Condvar,
-    reservation: Mutex<Option<Reservation>>,
 }
 
-/// Commits that were announced and have not arrived, and whether somebody waits for them: waking nobody costs a system
-/// call as well.
+/// What changes as commits arrive.
 #[derive(Default)]
-struct InFlight {
-    commits: u64,
+struct Arrivals {
+    /// Announced and not arrived.
+    in_flight: u64,
+    /// Threads that wait for the last arrival: waking nobody costs a system call as well.
     waiters: u64,
+    /// What has arrived, in the name of the budget it came from.
+    reservation: Option<Reservation>,
 }
 
 impl std::fmt::Debug for Memtable {
@@ -62,9 +64,8 @@ impl Memtable {
             bytes: AtomicU64::new(0),
             seqno_min: AtomicU64::new(u64::MAX),
             seqno_max: AtomicU64::new(0),
-            in_flight: Mutex::default(),
+            arrivals: Mutex::default(),
             applied: Condvar::new(),
-            reservation: Mutex::new(None),
         }
     }
 
@@ -72,12 +73,21 @@ impl Memtable {
     pub fn announce(&self, seqno: SeqNo) {
         self.seqno_min.fetch_min(seqno.0, AcqRel);
         self.seqno_max.fetch_max(seqno.0, AcqRel);
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).commits += 1;
+        self.arrivals().in_flight += 1;
     }
 
     /// Adds the announced commit's versions, each a key, what happens to it, and the row. Several threads may do this at
-    /// once; it is quickest when the keys ascend. Returns the bytes that they take, for [`Memtable::charge`].
-    pub fn apply<'a>(&self, seqno: SeqNo, versions: impl Iterator<Item = (&'a [u8], VersionKind, &'a [u8])>) -> u64 {
+    /// once; it is quickest when the keys ascend. What they take comes from `budget`, whether or not it fits, for as long as
+    /// the memtable lives: the commit has its place in the log and cannot be refused any more.
+    ///
+    /// # Panics
+    /// Never: an empty reservation always fits.
+    pub fn apply<'a>(
+        &self,
+        budget: &Arc<MemoryBudget>,
+        seqno: SeqNo,
+        versions: impl Iterator<Item = (&'a [u8], VersionKind, &'a [u8])>,
+    ) {
         let (mut entry_count, mut bytes) = (0, 0);
         let mut splice = self.versions.splice();
         for (key, kind, value) in versions {
@@ -86,31 +96,27 @@ impl Memtable {
         }
         self.entry_count.fetch_add(entry_count, Relaxed);
         self.bytes.fetch_add(bytes, Release);
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        in_flight.commits -= 1;
-        if in_flight.waiters > 0 {
+        let mut arrivals = self.arrivals();
+        let reserve = || budget.reserve("memtables", 0).expect("nothing always fits");
+        arrivals.reservation.get_or_insert_with(reserve).grow(bytes);
+        arrivals.in_flight -= 1;
+        if arrivals.waiters > 0 {
             self.applied.notify_all();
         }
-        bytes
-    }
-
-    /// Takes `bytes` from `budget`, whether or not they fit, for as long as the memtable lives: they are in use.
-    ///
-    /// # Panics
-    /// Never: an empty reservation always fits.
-    pub fn charge(&self, budget: &Arc<MemoryBudget>, bytes: u64) {
-        let mut held = self.reservation.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get_or_insert_with(|| budget.reserve("memtables", 0).expect("nothing always fits")).grow(bytes);
     }
 
     /// Blocks until every announced commit has been applied.
     pub fn wait_applied(&self) {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        in_flight.waiters += 1;
-        while in_flight.commits > 0 {
-            in_flight = self.applied.wait(in_flight).unwrap_or_else(PoisonError::into_inner);
+        let mut arrivals = self.arrivals();
+        arrivals.waiters += 1;
+        while arrivals.in_flight > 0 {
+            arrivals = self.applied.wait(arrivals).unwrap_or_else(PoisonError::into_inner);
         }
-        in_flight.waiters -= 1;
+        arrivals.waiters -= 1;
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of versions applied so far.
@@ -119,7 +125,7 @@ impl Memtable {
         self.entry_count.load(Relaxed)
     }
 
-    /// Memory held, in bytes.
+    /// Bytes of the versions applied so far, with all that goes with them. The arena has up to a mebibyte more, for the next.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Acquire)
@@ -215,13 +221,13 @@ impl Cursor for MemtableCursor {
 
     fn next(&mut self) -> Result<()> {
         let next = if self.started { self.entry().and_then(Entry::next) } else { self.memtable.versions.first() };
-        self.at = next.and_then(Entry::position);
+        self.at = next.map(Entry::position);
         self.started = true;
         Ok(())
     }
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        self.at = self.memtable.versions.lower_bound(key, seqno).and_then(Entry::position);
+        self.at = self.memtable.versions.lower_bound(key, seqno).map(Entry::position);
         self.started = true;
         Ok(())
     }

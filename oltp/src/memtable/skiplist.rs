@@ -18,7 +18,7 @@
 use std::cmp::Ordering;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use super::arena::Arena;
 use crate::iter::VersionKind;
@@ -71,7 +71,7 @@ pub(super) struct Header {
 }
 
 /// A node's address, valid as long as its list.
-struct Node<L: Link>(*mut Header, PhantomData<L>);
+struct Node<L: Link>(NonNull<Header>, PhantomData<L>);
 
 impl<L: Link> Clone for Node<L> {
     fn clone(&self) -> Self {
@@ -90,20 +90,20 @@ unsafe impl<L: Link> Sync for Node<L> {}
 impl<L: Link> Node<L> {
     #[inline]
     fn of(header: *mut Header) -> Option<Node<L>> {
-        (!header.is_null()).then_some(Node(header, PhantomData))
+        NonNull::new(header).map(|header| Node(header, PhantomData))
     }
 
     #[inline]
     fn header(self) -> &'static Header {
         // SAFETY: nodes are complete before they can be reached, and live as long as the list; the caller holds the list.
-        unsafe { &*self.0 }
+        unsafe { &*self.0.as_ptr() }
     }
 
     /// Link of `level`, which must be below the node's height.
     #[inline]
     fn link(self, level: usize) -> &'static L {
         // SAFETY: the tower lies in front of the node, level 0 last; it was initialised before the node was reachable.
-        unsafe { &*self.0.cast::<L>().sub(1 + level) }
+        unsafe { &*self.0.as_ptr().cast::<L>().sub(1 + level) }
     }
 
     #[inline]
@@ -114,7 +114,7 @@ impl<L: Link> Node<L> {
     #[inline]
     fn key_start(self) -> *const u8 {
         // SAFETY: the key lies behind the header, in the same allocation.
-        unsafe { self.0.cast::<u8>().add(size_of::<Header>()) }
+        unsafe { self.0.as_ptr().cast::<u8>().add(size_of::<Header>()) }
     }
 
     #[inline]
@@ -201,8 +201,8 @@ impl<'l, L: Link> Entry<'l, L> {
         Entry::of(self.node.next(0))
     }
 
-    pub(super) fn position(self) -> Option<Position> {
-        NonNull::new(self.node.0).map(Position)
+    pub(super) fn position(self) -> Position {
+        Position(self.node.0)
     }
 }
 
@@ -228,7 +228,7 @@ pub(super) struct SkipList<L: Link = AtomicPtr<Header>> {
     arena: Arena,
     head: Node<L>,
     /// Levels in use. A search that starts too low is slower, not wrong.
-    height: AtomicU64,
+    height: AtomicUsize,
     /// Where the sequence of heights stands.
     heights: AtomicU64,
 }
@@ -247,7 +247,7 @@ impl<L: Link> SkipList<L> {
         let arena = Arena::new();
         // The head has the empty key, but is never compared.
         let (head, _) = new_node(&arena, HEIGHT_MAX, &[], SeqNo::ZERO, VersionKind::Delete, &[]);
-        SkipList { arena, head, height: AtomicU64::new(1), heights: AtomicU64::new(0) }
+        SkipList { arena, head, height: AtomicUsize::new(1), heights: AtomicU64::new(0) }
     }
 
     /// A splice that knows nothing.
@@ -280,14 +280,16 @@ impl<L: Link> SkipList<L> {
     ) -> usize {
         let target = Target::new(key, seqno);
         let (node, bytes): (Node<L>, usize) = new_node(&self.arena, height, key, seqno, kind, value);
-        self.height.fetch_max(height as u64, Relaxed);
+        // Looked at first, because it seldom grows and writing it would take the line from every reader.
+        if height > self.height.load(Relaxed) {
+            self.height.fetch_max(height, Relaxed);
+        }
         self.find(&target, splice, height);
         for level in 0..height {
             loop {
-                let after = splice.after[level];
-                node.link(level).set(after.map_or(ptr::null_mut(), |after| after.0));
-                let expected = after.map_or(ptr::null_mut(), |after| after.0);
-                if splice.before[level].link(level).replace(expected, node.0) {
+                let after = address(splice.after[level]);
+                node.link(level).set(after);
+                if splice.before[level].link(level).replace(after, node.0.as_ptr()) {
                     break;
                 }
                 // Somebody was quicker here; what is before this node on this level still is.
@@ -321,7 +323,7 @@ impl<L: Link> SkipList<L> {
                 (known + 1, splice.before[known])
             }
             None => {
-                splice.filled = (self.height.load(Relaxed) as usize).max(levels);
+                splice.filled = self.height.load(Relaxed).max(levels);
                 (splice.filled, self.head)
             }
         };
@@ -348,15 +350,15 @@ impl<L: Link> SkipList<L> {
     pub(super) fn lower_bound(&self, key: &[u8], seqno: SeqNo) -> Option<Entry<'_, L>> {
         let target = Target::new(key, seqno);
         let mut before = self.head;
-        let mut known_after: *mut Header = ptr::null_mut();
-        for level in (0..self.height.load(Relaxed) as usize).rev() {
+        let mut known_after = ptr::null_mut();
+        for level in (0..self.height.load(Relaxed)).rev() {
             loop {
                 match before.next(level) {
                     // Already compared one level higher.
-                    Some(next) if next.0 == known_after => break,
+                    Some(next) if next.0.as_ptr() == known_after => break,
                     Some(next) if next.compare(&target).is_lt() => before = next,
                     next => {
-                        known_after = next.map_or(ptr::null_mut(), |next| next.0);
+                        known_after = address(next);
                         break;
                     }
                 }
@@ -377,12 +379,12 @@ impl<L: Link> SkipList<L> {
     /// The position must come from an entry of this very list.
     #[inline]
     pub(super) unsafe fn at(&self, position: Position) -> Entry<'_, L> {
-        Entry { node: Node(position.0.as_ptr(), PhantomData), list: PhantomData }
+        Entry { node: Node(position.0, PhantomData), list: PhantomData }
     }
 
     /// About `count` versions spread evenly, ascending: the nodes of the highest level that has so many.
     pub(super) fn sample(&self, count: usize) -> Vec<Entry<'_, L>> {
-        for level in (0..self.height.load(Relaxed) as usize).rev() {
+        for level in (0..self.height.load(Relaxed)).rev() {
             let nodes = std::iter::successors(self.head.next(level), |node| node.next(level));
             let entries: Vec<Entry<'_, L>> = nodes.filter_map(|node| Entry::of(Some(node))).collect();
             if entries.len() >= count || level == 0 {
@@ -401,6 +403,10 @@ impl<L: Link> SkipList<L> {
         mixed ^= mixed >> 31;
         (1 + mixed.trailing_zeros() as usize / 2).min(HEIGHT_MAX)
     }
+}
+
+fn address<L: Link>(node: Option<Node<L>>) -> *mut Header {
+    node.map_or(ptr::null_mut(), |node| node.0.as_ptr())
 }
 
 /// A node with null links, not reachable yet, and its size.
@@ -429,7 +435,7 @@ fn new_node<L: Link>(
         ptr::copy_nonoverlapping(key.as_ptr(), key_at, key.len());
         key_at.add(key.len()).write_bytes(0, key_area - key.len());
         ptr::copy_nonoverlapping(value.as_ptr(), key_at.add(key_area), value.len());
-        (Node(header, PhantomData), bytes)
+        (Node(NonNull::new_unchecked(header), PhantomData), bytes)
     }
 }
 

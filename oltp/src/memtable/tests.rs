@@ -8,17 +8,22 @@ use proptest::prelude::*;
 
 use super::Memtable;
 use crate::iter::{Cursor, VersionKind};
+use crate::memory::MemoryBudget;
 use crate::seqno::SeqNo;
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
 
 fn build(history: &[(Vec<u8>, Option<Vec<u8>>)]) -> (Arc<Memtable>, Model) {
-    let (memtable, mut model) = (Arc::new(Memtable::new()), Model::new());
+    let (memtable, mut model, budget) = (Arc::new(Memtable::new()), Model::new(), MemoryBudget::new(1 << 20));
     for (at, (key, value)) in history.iter().enumerate() {
         let seqno = at as u64 + 1;
         memtable.announce(SeqNo(seqno));
         let kind = if value.is_some() { VersionKind::Put } else { VersionKind::Delete };
-        memtable.apply(SeqNo(seqno), std::iter::once((key.as_slice(), kind, value.as_deref().unwrap_or_default())));
+        memtable.apply(
+            &budget,
+            SeqNo(seqno),
+            std::iter::once((key.as_slice(), kind, value.as_deref().unwrap_or_default())),
+        );
         model.insert((key.clone(), Reverse(seqno)), value.clone());
     }
     (memtable, model)
@@ -75,7 +80,7 @@ fn sealing_waits_for_announced_commits() {
         })
     };
     let versions: [(&[u8], _, &[u8]); 2] = [(b"a", VersionKind::Put, b"1"), (b"b", VersionKind::Delete, b"")];
-    memtable.apply(SeqNo(7), versions.into_iter());
+    memtable.apply(&MemoryBudget::new(1 << 20), SeqNo(7), versions.into_iter());
     assert_eq!(waiter.join().unwrap(), 2, "the flush must see the whole commit");
     assert_eq!(memtable.seqno_range(), (SeqNo(7), SeqNo(7)));
 }

@@ -17,15 +17,10 @@ use std::sync::Arc;
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::{PowerLoss, SimEnv};
-use strata_oltp::schema::StorageKind;
-use strata_oltp::{Db, FileKind, Options, Result, TableId};
+use strata_oltp::{Db, FileKind, Options, Result};
 
 use super::gate::{Gate, GatedTier, Moment};
-use super::{MakeTier, Rows, contents, key, row, schema, small_log};
-
-const HYBRID: TableId = TableId(10);
-const ROW: TableId = TableId(11);
-const DIR: &str = "/db";
+use super::{DIR, HYBRID, MakeTier, ROW, Rows, contents, key, row, small_log};
 
 /// What the workload did until it ended or the machine died.
 #[derive(Default)]
@@ -41,10 +36,7 @@ fn open(env: &SimEnv, make_tier: MakeTier, gate: &Arc<Gate>) -> Result<Db> {
     let options =
         Options { memtable_bytes_max: 1_500, idle_flush_ms: u64::MAX, wal: small_log(), ..Options::default() };
     let tier = GatedTier::make(make_tier(&shared, Path::new(DIR)), gate);
-    let db = Db::open(shared, Path::new(DIR), options, tier)?;
-    db.register_table(schema(HYBRID), StorageKind::Hybrid);
-    db.register_table(schema(ROW), StorageKind::Row);
-    Ok(db)
+    super::open(&shared, options, tier)
 }
 
 /// Deterministic transactions over twelve keys of two tables, with every kind of background work in between.

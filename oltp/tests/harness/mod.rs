@@ -16,9 +16,9 @@ use arrow_schema::{DataType, Field};
 use strata_oltp::env::Env;
 use strata_oltp::key::{KeyCodec, table_range};
 use strata_oltp::row::{RowCodec, Value};
-use strata_oltp::schema::Column;
+use strata_oltp::schema::{Column, StorageKind};
 use strata_oltp::wal::WalOptions;
-use strata_oltp::{ColdTier, ColumnId, Snapshot, TableId, TableSchema};
+use strata_oltp::{ColdTier, ColumnId, Db, Options, Result, Snapshot, TableId, TableSchema};
 
 /// Makes the cold tier of a database in a directory.
 pub type MakeTier = fn(&Arc<dyn Env>, &Path) -> Arc<dyn ColdTier>;
@@ -72,6 +72,26 @@ pub fn row(table_id: TableId, id: i32, amount: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
     table(table_id).rows.encode(&[Value::Int32(id), Value::Int64(amount), note], &mut bytes).unwrap();
     bytes
+}
+
+/// A table whose rows are converted.
+pub const HYBRID: TableId = TableId(10);
+/// A table whose rows stay rows.
+pub const ROW: TableId = TableId(11);
+/// Where the database of a test lies in its environment.
+pub const DIR: &str = "/db";
+
+/// Opens the database with its two tables and without background threads.
+pub fn open(env: &Arc<dyn Env>, options: Options, tier: Arc<dyn ColdTier>) -> Result<Db> {
+    let db = Db::open(Arc::clone(env), Path::new(DIR), options, tier)?;
+    register(&db);
+    Ok(db)
+}
+
+/// Tells the database of its two tables.
+pub fn register(db: &Db) {
+    db.register_table(schema(HYBRID), StorageKind::Hybrid);
+    db.register_table(schema(ROW), StorageKind::Row);
 }
 
 /// Log files of one to three commits each, so that a short workload fills, releases and recycles several.

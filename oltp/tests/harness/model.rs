@@ -17,9 +17,9 @@ use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, Error, Options, SeqNo, Snapshot, TableId, Transaction};
 
 use super::gate::{Gate, GatedTier, Moment};
-use super::{MakeTier, Rows, contents, key, row, schema, small_log};
+use super::{DIR, HYBRID, MakeTier, ROW, Rows, contents, key, row, schema, small_log};
 
-const TABLES: [(TableId, StorageKind); 2] = [(TableId(10), StorageKind::Hybrid), (TableId(11), StorageKind::Row)];
+const TABLES: [(TableId, StorageKind); 2] = [(HYBRID, StorageKind::Hybrid), (ROW, StorageKind::Row)];
 const KEYS: i32 = 12;
 const SESSIONS: usize = 3;
 
@@ -224,6 +224,12 @@ impl Machine {
     pub fn check(&self) {
         let newest = self.db().snapshot();
         check_state(&newest, self.model.state_at(newest.seqno()), "newest");
+        for (at, (table, _)) in TABLES.iter().enumerate() {
+            for key in (0..KEYS).map(|id| key(*table, id)) {
+                let row = self.db().get(&schema(*table), &key).unwrap();
+                assert_eq!(row.as_ref(), self.model.state_at(newest.seqno())[at].get(&key), "newest row of {key:?}");
+            }
+        }
         for snapshot in &self.held {
             check_state(snapshot, self.model.state_at(snapshot.seqno()), "held");
         }
@@ -252,7 +258,6 @@ impl Model {
 }
 
 fn open(env: &Arc<dyn Env>, make_tier: MakeTier, gate: &Arc<Gate>) -> Db {
-    let dir = Path::new("/db");
     // Tiny limits, so that rotation and pacing happen within a few dozen steps.
     let options = Options {
         memtable_bytes_max: 2_000,
@@ -261,11 +266,7 @@ fn open(env: &Arc<dyn Env>, make_tier: MakeTier, gate: &Arc<Gate>) -> Db {
         wal: small_log(),
         ..Options::default()
     };
-    let db = Db::open(Arc::clone(env), dir, options, GatedTier::make(make_tier(env, dir), gate)).unwrap();
-    for (table, kind) in TABLES {
-        db.register_table(schema(table), kind);
-    }
-    db
+    super::open(env, options, GatedTier::make(make_tier(env, Path::new(DIR)), gate)).unwrap()
 }
 
 fn check_state(snapshot: &Snapshot, state: &State, which: &str) {
