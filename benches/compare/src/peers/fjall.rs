@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Peer, Setup, Work};
+use super::{Peer, Setup};
 use crate::data::{Random, key, value};
 
 pub struct Fjall {
@@ -22,21 +22,6 @@ impl Fjall {
         let database = Database::builder(dir).cache_size(512 << 20).open()?;
         let keyspace = database.keyspace("rows", KeyspaceCreateOptions::default)?;
         Ok((database, keyspace))
-    }
-
-    fn commits(&self, threads: usize, durable: bool) -> Result<f64> {
-        let (database, keyspace) = Fjall::open(&self.setup.fresh("commits")?)?;
-        let rows = self.setup.rows;
-        self.setup.rate(threads, |random| {
-            if durable {
-                let mut batch = database.batch().durability(Some(PersistMode::SyncData));
-                batch.insert(&keyspace, key(random.next() % rows), value(random));
-                batch.commit()?;
-            } else {
-                keyspace.insert(key(random.next() % rows), value(random))?;
-            }
-            Ok(())
-        })
     }
 
     fn loaded(&mut self) -> Result<Keyspace> {
@@ -62,27 +47,36 @@ impl Peer for Fjall {
         true
     }
 
-    fn run(&mut self, work: Work) -> Result<Option<f64>> {
+    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64> {
+        let (database, keyspace) = Fjall::open(&self.setup.fresh("commits")?)?;
         let rows = self.setup.rows;
-        Ok(Some(match work {
-            Work::DurableCommits(clients) => self.commits(clients, true)?,
-            Work::Inserts => self.commits(1, false)?,
-            Work::PointReads => {
-                let keyspace = self.loaded()?;
-                self.setup.rate(1, |random| {
-                    ensure!(keyspace.get(key(random.next() % rows))?.is_some(), "a row is missing");
-                    Ok(())
-                })?
+        self.setup.rate(clients, |random| {
+            if durable {
+                let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+                batch.insert(&keyspace, key(random.next() % rows), value(random));
+                batch.commit()?;
+            } else {
+                keyspace.insert(key(random.next() % rows), value(random))?;
             }
-            Work::Scans => {
-                let keyspace = self.loaded()?;
-                self.setup.rate(1, |random| {
-                    for row in keyspace.range(key(random.next() % rows)..).take(11) {
-                        std::hint::black_box(row.into_inner()?);
-                    }
-                    Ok(())
-                })?
+            Ok(())
+        })
+    }
+
+    fn point_reads(&mut self) -> Result<f64> {
+        let (keyspace, rows) = (self.loaded()?, self.setup.rows);
+        self.setup.rate(1, |random| {
+            ensure!(keyspace.get(key(random.next() % rows))?.is_some(), "a row is missing");
+            Ok(())
+        })
+    }
+
+    fn scans(&mut self) -> Result<f64> {
+        let (keyspace, rows) = (self.loaded()?, self.setup.rows);
+        self.setup.rate(1, |random| {
+            for row in keyspace.range(key(random.next() % rows)..).take(11) {
+                std::hint::black_box(row.into_inner()?);
             }
-        }))
+            Ok(())
+        })
     }
 }

@@ -18,7 +18,9 @@ use crate::data::Random;
 pub enum Work {
     /// Commits of one row each, acknowledged when durable, by so many clients.
     DurableCommits(usize),
-    /// Commits of one row each in random order of keys, not synced, one thread.
+    /// Commits of one row each in random order of keys, not synced, one thread. What such a commit survives differs:
+    /// RocksDB and fjall hand each one to the operating system, so it survives the end of the process; Strata keeps it in
+    /// memory for up to a tenth of a second, and redb until the next durable commit.
     Inserts,
     /// Reads of random rows that are there, everything in caches, one thread.
     PointReads,
@@ -55,8 +57,24 @@ pub trait Peer {
     /// Whether it can run on this machine.
     fn installed(&self) -> bool;
 
-    /// Operations per second; `None` if the engine has no such work.
-    fn run(&mut self, work: Work) -> Result<Option<f64>>;
+    /// Commits per second of one row each, by so many clients, to a fresh database.
+    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64>;
+
+    /// Reads per second of random rows that are there.
+    fn point_reads(&mut self) -> Result<f64>;
+
+    /// Seeks per second to a random row, each with ten steps behind it.
+    fn scans(&mut self) -> Result<f64>;
+
+    /// Operations per second.
+    fn run(&mut self, work: Work) -> Result<f64> {
+        match work {
+            Work::DurableCommits(clients) => self.commits(clients, true),
+            Work::Inserts => self.commits(1, false),
+            Work::PointReads => self.point_reads(),
+            Work::Scans => self.scans(),
+        }
+    }
 }
 
 pub fn all(dir: &Path, rows: u64, seconds: u64) -> Vec<Box<dyn Peer>> {

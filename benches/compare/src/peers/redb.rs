@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
-use super::{Peer, Setup, Work};
+use super::{Peer, Setup};
 use crate::data::{Random, key, value};
 
-const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+const ROWS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("rows");
 
 pub struct Redb {
     setup: Setup,
@@ -28,19 +28,7 @@ impl Redb {
         Ok(database)
     }
 
-    fn commits(&self, threads: usize, durability: Durability) -> Result<f64> {
-        let database = Redb::open(&self.setup.fresh("commits")?)?;
-        let rows = self.setup.rows;
-        self.setup.rate(threads, |random| {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(durability)?;
-            transaction.open_table(ROWS)?.insert(&key(random.next() % rows)[..], &value(random)[..])?;
-            transaction.commit()?;
-            Ok(())
-        })
-    }
-
-    fn load(&mut self) -> Result<()> {
+    fn loaded(&mut self) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>> {
         if self.loaded.is_none() {
             let database = Redb::open(&self.setup.fresh("loaded")?)?;
             let mut random = Random(7);
@@ -54,7 +42,8 @@ impl Redb {
             transaction.commit()?;
             self.loaded = Some(database);
         }
-        Ok(())
+        let database = self.loaded.as_ref().ok_or_else(|| anyhow::anyhow!("just loaded"))?;
+        Ok(database.begin_read()?.open_table(ROWS)?)
     }
 }
 
@@ -67,25 +56,34 @@ impl Peer for Redb {
         true
     }
 
-    fn run(&mut self, work: Work) -> Result<Option<f64>> {
+    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64> {
+        let durability = if durable { Durability::Immediate } else { Durability::None };
+        let database = Redb::open(&self.setup.fresh("commits")?)?;
         let rows = self.setup.rows;
-        match work {
-            Work::DurableCommits(clients) => return Ok(Some(self.commits(clients, Durability::Immediate)?)),
-            Work::Inserts => return Ok(Some(self.commits(1, Durability::None)?)),
-            Work::PointReads | Work::Scans => self.load()?,
-        }
-        let Some(database) = &self.loaded else { return Ok(None) };
-        let table = database.begin_read()?.open_table(ROWS)?;
-        Ok(Some(self.setup.rate(1, |random| {
-            let key = key(random.next() % rows);
-            if work == Work::PointReads {
-                ensure!(table.get(&key[..])?.is_some(), "a row is missing");
-            } else {
-                for row in table.range(&key[..]..)?.take(11) {
-                    std::hint::black_box(row?);
-                }
+        self.setup.rate(clients, |random| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(durability)?;
+            transaction.open_table(ROWS)?.insert(&key(random.next() % rows)[..], &value(random)[..])?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn point_reads(&mut self) -> Result<f64> {
+        let (table, rows) = (self.loaded()?, self.setup.rows);
+        self.setup.rate(1, |random| {
+            ensure!(table.get(&key(random.next() % rows)[..])?.is_some(), "a row is missing");
+            Ok(())
+        })
+    }
+
+    fn scans(&mut self) -> Result<f64> {
+        let (table, rows) = (self.loaded()?, self.setup.rows);
+        self.setup.rate(1, |random| {
+            for row in table.range(&key(random.next() % rows)[..]..)?.take(11) {
+                std::hint::black_box(row?);
             }
             Ok(())
-        })?))
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Peer, Setup, Work};
+use super::{Peer, Setup};
 use crate::data::{KEY_BYTES, VALUE_BYTES};
 
 pub struct RocksDb {
@@ -40,8 +40,11 @@ impl RocksDb {
         Ok(rate.parse()?)
     }
 
-    fn timed(&self, benchmark: &str) -> Vec<String> {
-        vec![format!("--benchmarks={benchmark}"), format!("--duration={}", self.setup.seconds)]
+    /// The benchmark over the loaded database, of which every block was read once before the time counts.
+    fn read(&mut self, arguments: &[String]) -> Result<f64> {
+        self.load()?;
+        let common = ["--use_existing_db=1".to_owned(), format!("--duration={}", self.setup.seconds)];
+        self.bench("loaded", &[arguments, &common].concat())
     }
 
     fn load(&mut self) -> Result<()> {
@@ -66,35 +69,24 @@ impl Peer for RocksDb {
         Command::new("db_bench").arg("--help").output().is_ok()
     }
 
-    fn run(&mut self, work: Work) -> Result<Option<f64>> {
-        let read = |what: &str, setup: &RocksDb| {
-            let mut arguments = setup.timed(what);
-            arguments.push("--use_existing_db=1".to_owned());
-            // Before the time counts, every block is read once.
-            arguments[0] = format!("--benchmarks=readseq,{what}");
-            arguments
-        };
-        Ok(Some(match work {
-            Work::DurableCommits(clients) => {
-                self.setup.fresh("commits")?;
-                let mut arguments = self.timed("fillrandom");
-                arguments.extend(["--sync=1".to_owned(), format!("--threads={clients}")]);
-                self.bench("commits", &arguments)?
-            }
-            Work::Inserts => {
-                self.setup.fresh("commits")?;
-                self.bench("commits", &self.timed("fillrandom"))?
-            }
-            Work::PointReads => {
-                self.load()?;
-                self.bench("loaded", &read("readrandom", self))?
-            }
-            Work::Scans => {
-                self.load()?;
-                let mut arguments = read("seekrandom", self);
-                arguments.push("--seek_nexts=10".to_owned());
-                self.bench("loaded", &arguments)?
-            }
-        }))
+    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64> {
+        self.setup.fresh("commits")?;
+        self.bench(
+            "commits",
+            &[
+                "--benchmarks=fillrandom".to_owned(),
+                format!("--duration={}", self.setup.seconds),
+                format!("--sync={}", u8::from(durable)),
+                format!("--threads={clients}"),
+            ],
+        )
+    }
+
+    fn point_reads(&mut self) -> Result<f64> {
+        self.read(&["--benchmarks=readseq,readrandom".to_owned()])
+    }
+
+    fn scans(&mut self) -> Result<f64> {
+        self.read(&["--benchmarks=readseq,seekrandom".to_owned(), "--seek_nexts=10".to_owned()])
     }
 }

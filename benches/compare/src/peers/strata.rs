@@ -17,7 +17,7 @@ use strata_oltp::{
     ColdTier, ColdView, ColumnId, Db, Error, FileId, Location, Options, SeqNo, Snapshot, TableId, TableSchema,
 };
 
-use super::{Peer, Setup, Work};
+use super::{Peer, Setup};
 use crate::data::{KEY_BYTES, Random, key, value};
 
 const TABLE: TableId = TableId(1);
@@ -61,24 +61,6 @@ impl Strata {
         }
         self.loaded.as_ref().ok_or_else(|| anyhow::anyhow!("just loaded"))
     }
-
-    fn commits(&self, threads: usize, durability: Durability) -> Result<f64> {
-        let db = self.open(&self.setup.fresh("commits")?)?;
-        let rows = self.setup.rows;
-        let rate = self.setup.rate(threads, |random| {
-            loop {
-                let mut transaction = db.begin()?;
-                transaction.put(TABLE, full_key(random.next() % rows).to_vec(), value(random).to_vec())?;
-                match transaction.commit(durability) {
-                    Ok(_) => return Ok(()),
-                    Err(Error::Conflict { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        })?;
-        db.close()?;
-        Ok(rate)
-    }
 }
 
 fn full_key(id: u64) -> [u8; 6 + KEY_BYTES] {
@@ -97,24 +79,36 @@ impl Peer for Strata {
         true
     }
 
-    fn run(&mut self, work: Work) -> Result<Option<f64>> {
+    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64> {
+        let durability = if durable { Durability::Durable } else { Durability::Buffered };
+        let db = self.open(&self.setup.fresh("commits")?)?;
         let rows = self.setup.rows;
-        Ok(Some(match work {
-            Work::DurableCommits(clients) => self.commits(clients, Durability::Durable)?,
-            Work::Inserts => self.commits(1, Durability::Buffered)?,
-            Work::PointReads => {
-                let (schema, db) = (Arc::clone(&self.schema), self.loaded()?.clone());
-                self.setup.rate(1, |random| {
-                    let found = db.get(&schema, &full_key(random.next() % rows))?;
-                    ensure!(found.is_some(), "a row is missing");
-                    Ok(())
-                })?
+        let rate = self.setup.rate(clients, |random| {
+            loop {
+                let mut transaction = db.begin()?;
+                transaction.put(TABLE, full_key(random.next() % rows).to_vec(), value(random).to_vec())?;
+                match transaction.commit(durability) {
+                    Ok(_) => return Ok(()),
+                    Err(Error::Conflict { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-            Work::Scans => {
-                let db = self.loaded()?.clone();
-                self.setup.rate(1, |random| scan(&db.snapshot(), random.next() % rows))?
-            }
-        }))
+        })?;
+        db.close()?;
+        Ok(rate)
+    }
+
+    fn point_reads(&mut self) -> Result<f64> {
+        let (schema, db, rows) = (Arc::clone(&self.schema), self.loaded()?.clone(), self.setup.rows);
+        self.setup.rate(1, |random| {
+            ensure!(db.get(&schema, &full_key(random.next() % rows))?.is_some(), "a row is missing");
+            Ok(())
+        })
+    }
+
+    fn scans(&mut self) -> Result<f64> {
+        let (db, rows) = (self.loaded()?.clone(), self.setup.rows);
+        self.setup.rate(1, |random| scan(&db.snapshot(), random.next() % rows))
     }
 }
 
