@@ -9,9 +9,6 @@
 //! * filters and index roots of open runs are not in here, data blocks cannot evict them; they are charged as "run
 //!   metadata".
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
-
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -19,6 +16,8 @@ use crate::error::Result;
 use crate::file::FileId;
 use crate::memory::{MemoryBudget, Reclaim, Reservation};
 use crate::sstable::block::Block;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, Weak};
 
 /// Bookkeeping per entry besides the block's bytes: key, `Arc`, `Block` and the cache's own slot.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;

@@ -3,7 +3,6 @@
 //! Holds the parts together and offers them as calls; the work itself is in `commit`, `recovery`, `work` and `txn`.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use std::collections::HashMap;
 
@@ -19,6 +18,7 @@ use crate::options::Options;
 use crate::recovery;
 use crate::schema::{StorageKind, TableId, TableSchema};
 use crate::seqno::SeqNo;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::txn::Transaction;
 use crate::txn::snapshot::Snapshots;
 use crate::view::{Snapshot, Views};

@@ -18,6 +18,7 @@ pub mod error;
 pub mod file;
 pub mod memory;
 pub mod seqno;
+mod sync;
 
 pub mod key;
 pub mod row;

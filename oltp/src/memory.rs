@@ -12,12 +12,11 @@
 //! Deliberately absent: allocation itself. A reservation is a promise about bytes, held beside them by their owner.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-use arc_swap::ArcSwap;
 
 use crate::error::{Error, Result};
+use crate::sync::ArcSwap;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How errors call this budget.
 const BUDGET_NAME: &str = "memory budget";

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use crate::cache::BlockCache;
 use crate::cold::{ColdTier, ColdView};
@@ -24,6 +23,7 @@ use crate::options::Options;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sstable::Run;
+use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
 use crate::wal::{Frame, Place, RecordKind, Wal};

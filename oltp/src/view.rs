@@ -10,10 +10,6 @@
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, Range};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-use arc_swap::ArcSwap;
 
 use crate::cold::ColdView;
 use crate::error::Result;
@@ -23,6 +19,9 @@ use crate::memtable::Memtable;
 use crate::schema::{TableId, TableSchema};
 use crate::seqno::SeqNo;
 use crate::sstable::Run;
+use crate::sync::ArcSwap;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::txn::Overlay;
 use crate::txn::snapshot::Pin;
 

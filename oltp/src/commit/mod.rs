@@ -17,8 +17,6 @@
 pub(crate) mod record;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cold::Location;
 use crate::db::Inner;
@@ -27,6 +25,8 @@ use crate::memory::Reservation;
 use crate::memtable::Memtable;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::txn::Overlay;
 use crate::txn::conflict::{ConflictIndex, fingerprint};
 use crate::view::{ReadView, Snapshot, TableRows};

@@ -18,10 +18,6 @@ pub mod version;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-
-use arc_swap::ArcSwap;
 
 pub use edit::{Edit, RunMeta};
 pub use version::{TableVersion, Version};
@@ -30,6 +26,9 @@ use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::seqno::SeqNo;
+use crate::sync::ArcSwap;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
 use crate::wal::header::{FileHeader, HEADER_BYTES};
 use crate::wal::reader::LogReader;
 use crate::wal::record::{self, Identity, PAYLOAD_BYTES_MAX, RecordKind};

@@ -11,13 +11,12 @@
 mod arena;
 mod skiplist;
 
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
 use crate::error::Result;
 use crate::iter::{Cursor, VersionKind};
 use crate::memory::{MemoryBudget, Reservation};
 use crate::seqno::SeqNo;
+use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use skiplist::{Entry, Position, SkipList};
 
 /// Versions of one table, sorted by (key, newest first). Shared by writers and readers.

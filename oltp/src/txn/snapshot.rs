@@ -1,9 +1,9 @@
 //! Read points in use, and the low watermark they imply.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::seqno::SeqNo;
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::view::{Snapshot, Views};
 
 /// Counts the snapshots at each SeqNo.

@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::seqno::SeqNo;
+use crate::sync::{Arc, Mutex};
 use crate::wal::header::{FileHeader, HEADER_BYTES};
 use crate::wal::reader::SegmentInfo;
 use crate::wal::record::{self, Identity};

@@ -9,13 +9,13 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::FileKind;
 use crate::seqno::SeqNo;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::wal::header::HEADER_BYTES;
 use crate::wal::reader::{Place, ReplayReport, SegmentInfo, replay};
 use crate::wal::record::{self, Frame, PAYLOAD_BYTES_MAX, RecordKind};

@@ -4,8 +4,6 @@
 //! install the notes are translated into marks on the new segments, inside the commit mutex, so no key has two homes or
 //! none (I6). The job pins the log above its own horizon until then, so a crash replays the same marks.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use crate::cold::{ColdJob, ColdOutput, ColdPlan, Location, RowPart, RunShape};
 use crate::commit::JobLog;
 use crate::db::{Db, Inner, Registered};
@@ -18,8 +16,9 @@ use crate::iter::merge::MergeCursor;
 use crate::manifest::Edit;
 use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::view::{ReadView, TableRows};
-use std::sync::atomic::Ordering;
 
 /// Superseded keys left to translate inside the commit mutex: few enough that no commit notices.
 const TRANSLATE_LOCKED_MAX: usize = 64;

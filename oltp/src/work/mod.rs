@@ -14,9 +14,6 @@ mod flush;
 mod merge;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::db::{Db, Inner};
@@ -24,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Locks and signals of the background work.
 pub(crate) struct Work {
@@ -143,7 +143,7 @@ impl Db {
             }
         };
         #[expect(clippy::expect_used, reason = "a process that cannot start a thread at open cannot run")]
-        std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("the system refused a thread")
+        thread::Builder::new().name(name.to_owned()).spawn(body).expect("the system refused a thread")
     }
 
     /// Does one piece of background work, the most urgent first; `false` if there was none.
