@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
     use crate::cache::BlockCache;
-    use crate::compaction::gc::Tombstones;
+    use crate::compaction::gc::{Stripes, Tombstones};
     use crate::env::Env;
     use crate::env::sim::SimEnv;
     use crate::file::{FileId, FileKind};
@@ -72,7 +72,7 @@ mod tests {
         let newer = [Version::put("a", 7, "a7"), Version::delete("b", 5), Version::put("c", 9, "c9")];
         let older = [Version::put("a", 3, "a3"), Version::put("b", 2, "b2"), Version::put("c", 4, "c4")];
         let inputs = vec![run_of(&env, 3, &newer), run_of(&env, 2, &older)];
-        let options = GcOptions { watermark: SeqNo(7), tombstones: Tombstones::Drop };
+        let options = GcOptions { snapshots: Stripes::new([], SeqNo(7)), tombstones: Tombstones::Drop };
         let meta = merge_runs(inputs, writer(&env, 4), options).unwrap().unwrap();
         assert_eq!((meta.version_count, meta.tombstone_count), (3, 0));
         let run = Run::open(&env, Path::new(DIR), &meta, BlockCache::disabled()).unwrap();
@@ -90,9 +90,9 @@ mod tests {
         let sim = SimEnv::new(1);
         let env: Arc<dyn Env> = Arc::new(sim.clone());
         env.create_dir_all(&Path::new(DIR).join("runs")).unwrap();
-        let options = GcOptions { watermark: SeqNo(9), tombstones: Tombstones::Drop };
+        let options = GcOptions { snapshots: Stripes::new([], SeqNo(9)), tombstones: Tombstones::Drop };
         let inputs: Vec<Box<dyn Cursor>> = vec![Box::new(VecCursor::new(vec![Version::delete("a", 1)]))];
-        assert_eq!(merge_runs(inputs, writer(&env, 2), options).unwrap(), None);
+        assert_eq!(merge_runs(inputs, writer(&env, 2), options.clone()).unwrap(), None);
         let input = run_of(&env, 3, &[Version::put("a", 1, "damaged")]);
         sim.corrupt(&FileKind::Run.path(Path::new(DIR), FileId(3)), 1, 1).unwrap();
         assert!(merge_runs(vec![input], writer(&env, 4), options).is_err());

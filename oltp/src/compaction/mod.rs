@@ -28,6 +28,6 @@ pub mod gc;
 pub mod job;
 pub mod picker;
 
-pub use gc::{GcCursor, GcOptions};
+pub use gc::{GcCursor, GcOptions, Stripes};
 pub use job::merge_runs;
 pub use picker::{MergePlan, MergePolicy, merge_all, pick_merge};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::compaction::Stripes;
 use crate::seqno::SeqNo;
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::view::{Snapshot, Views};
@@ -28,6 +29,14 @@ impl Snapshots {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let read_point = views.load().read_point();
         live.keys().next().map_or(read_point, |oldest| read_point.min(*oldest))
+    }
+
+    /// Where any present or future snapshot can read.
+    pub(crate) fn stripes(&self, views: &Views) -> Stripes {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, as in `take`: a snapshot that is not in the list yet will read at this point or above.
+        let horizon = views.load().read_point();
+        Stripes::new(live.keys().copied(), horizon)
     }
 
     /// Number of live snapshots.

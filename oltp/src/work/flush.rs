@@ -113,8 +113,7 @@ impl Inner {
 
     fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Option<Arc<Run>>> {
         // Tombstones stay: an older run may hold what they hide.
-        let watermark = self.snapshots.watermark(&self.views);
-        let options = GcOptions { watermark, tombstones: Tombstones::Keep };
+        let options = GcOptions { snapshots: self.snapshots.stripes(&self.views), tombstones: Tombstones::Keep };
         let meta = merge_runs(vec![Box::new(memtable.cursor())], self.run_writer(table)?, options)?;
         meta.map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache))).transpose()
     }

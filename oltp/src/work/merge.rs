@@ -50,7 +50,7 @@ impl Inner {
         let inputs: Vec<Box<dyn Cursor>> = inputs.map(|run| Box::new(run.cursor(false)) as Box<dyn Cursor>).collect();
         // A tombstone of the oldest run has nothing left to hide, in a hybrid table either: rows in segments were
         // marked when the delete committed.
-        let options = GcOptions { watermark: self.snapshots.watermark(&self.views), tombstones: plan.tombstones };
+        let options = GcOptions { snapshots: self.snapshots.stripes(&self.views), tombstones: plan.tombstones };
         let run = merge_runs(inputs, self.run_writer(table)?, options)?
             .map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache)))
             .transpose()?;
