@@ -110,6 +110,7 @@ impl Db {
         cold: Arc<dyn ColdTier>,
         listener: Option<Arc<dyn Listener>>,
     ) -> Result<Db> {
+        let options = options.within(budget.limit());
         let inner = Arc::new(recovery::open(env, dir, options, budget, cold, listener)?);
         recovery::settle(&inner)?;
         Ok(Db { inner })

@@ -12,6 +12,9 @@ pub struct Options {
     pub memtable_bytes_max: u64,
     /// Writers help flushing while more than this waits in sealed memtables: the stated debt bound of commits.
     pub sealed_bytes_max: u64,
+    /// All memtables together, so that many tables with a little in each do not hold the whole budget. Above it the largest
+    /// is flushed although it is not full.
+    pub memtables_bytes_max: u64,
     /// Share of `memory_bytes_max` that the block cache may hold.
     pub block_cache_bytes_max: u64,
     /// The log is kept below about this size by flushing the tables that pin its oldest part.
@@ -30,11 +33,44 @@ impl Default for Options {
             memory_bytes_max: 4 << 30,
             memtable_bytes_max: 64 << 20,
             sealed_bytes_max: 256 << 20,
+            memtables_bytes_max: 1 << 30,
             block_cache_bytes_max: 256 << 20,
             wal_bytes_max: 1 << 30,
             idle_flush_ms: 500,
             commit_bytes_max: 512 << 20,
             wal: WalOptions::default(),
         }
+    }
+}
+
+impl Options {
+    /// These settings, with every size lowered to what a memory budget of `limit_bytes` can bear. The defaults are what this
+    /// leaves of them in 4 GiB. An open database uses its settings in this form.
+    ///
+    /// A quarter for memtables and a quarter for cached blocks leave half for queries, conversions and transactions. A
+    /// commit exists up to four times at once (writes, record, log buffer, memtable), so an eighth is the most that one
+    /// can have.
+    #[must_use]
+    pub fn within(mut self, limit_bytes: u64) -> Options {
+        let lower = |size: &mut u64, divisor: u64| *size = (*size).min(limit_bytes / divisor).max(1);
+        lower(&mut self.memtable_bytes_max, 16);
+        lower(&mut self.sealed_bytes_max, 8);
+        lower(&mut self.commit_bytes_max, 8);
+        lower(&mut self.memtables_bytes_max, 4);
+        lower(&mut self.block_cache_bytes_max, 4);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_made_for_their_own_budget() {
+        let whole = Options::default();
+        assert_eq!(format!("{:?}", whole.clone().within(whole.memory_bytes_max)), format!("{whole:?}"));
+        let small = whole.within(64 << 20);
+        assert_eq!((small.memtable_bytes_max, small.commit_bytes_max), (4 << 20, 8 << 20));
     }
 }

@@ -311,6 +311,17 @@ impl Views {
         self.current.load()
     }
 
+    /// Moves `snapshot` to the current layout, at the SeqNo that it has, so that memtables and files which only it still
+    /// named can go. The same rows are visible before and after, because its SeqNo stays registered. A snapshot of a table
+    /// that was dropped since stays where it is: only its own layout still has that table.
+    pub(crate) fn renew(&self, snapshot: &mut Snapshot) {
+        let view = self.load();
+        let has_all = snapshot.view.tables.keys().all(|table| view.tables.contains_key(table));
+        if has_all {
+            snapshot.view = view;
+        }
+    }
+
     /// Advances the current view's read point. Only inside the commit mutex.
     pub(crate) fn publish(&self, seqno: SeqNo) {
         let view = self.current.load();

@@ -109,7 +109,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] if the transaction outgrows the memory budget or the largest commit; the write is then
-    /// not part of it.
+    /// not part of it. I/O, where flushing others' rows to make room for it failed.
     pub fn put(&mut self, table: TableId, key: Vec<u8>, row: Vec<u8>) -> Result<()> {
         self.write(table, key, Some(Arc::from(row)))
     }
@@ -149,10 +149,24 @@ impl Transaction {
             });
         }
         if self.bytes + bytes > self.reservation.bytes() {
-            self.reservation.try_grow(bytes.max(RESERVATION_STEP_BYTES))?;
+            self.reserve(bytes)?;
         }
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Takes at least `bytes` from the budget. Where they do not fit, committed rows make room for uncommitted ones:
+    /// memtables are flushed, largest first, and the snapshot lets go of them.
+    fn reserve(&mut self, bytes: u64) -> Result<()> {
+        loop {
+            let step = self.reservation.try_grow(bytes.max(RESERVATION_STEP_BYTES));
+            match step.or_else(|_| self.reservation.try_grow(bytes)) {
+                Err(Error::LimitExceeded { .. }) if self.db.flush_largest(bytes)? => {
+                    self.db.views.renew(&mut self.snapshot);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Makes the commit fail if another transaction changes the row under `key` first, although this one only read

@@ -63,7 +63,7 @@ impl Inner {
     }
 
     /// Moves the table's memtable aside, if it has anything, so that it can be flushed.
-    fn seal_memtable(&self, table: TableId) {
+    pub(crate) fn seal_memtable(&self, table: TableId) {
         let _sequencer = self.lock_sequencer();
         let view = self.views.load();
         let Some(rows) = view.tables.get(&table).filter(|rows| !rows.active.is_empty()) else { return };
@@ -77,6 +77,9 @@ impl Inner {
     /// A table whose memtable should be flushed although it is not full.
     fn memtable_due(&self) -> Option<TableId> {
         let view = self.views.load();
+        if let Some(table) = self.memtables_over_cap(&view) {
+            return Some(table);
+        }
         let filled = view.tables.iter().filter(|(_, rows)| !rows.active.is_empty());
         if self.wal.live_bytes() > self.options.wal_bytes_max {
             return filled.min_by_key(|(_, rows)| rows.active.seqno_range().0).map(|(table, _)| *table);

@@ -12,6 +12,7 @@
 mod convert;
 mod flush;
 mod merge;
+mod pressure;
 
 use std::collections::HashMap;
 use std::time::Duration;
