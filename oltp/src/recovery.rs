@@ -16,7 +16,7 @@ use crate::env::{Env, FileLock};
 use crate::error::{Error, Result};
 use crate::event::Listener;
 use crate::file::{FileId, FileKind};
-use crate::manifest::{Edit, Manifest, Version};
+use crate::manifest::{Edit, Levels, Manifest, Version};
 use crate::memory::MemoryBudget;
 use crate::memtable::Memtable;
 use crate::options::Options;
@@ -127,7 +127,7 @@ fn open_runs(
 ) -> Result<BTreeMap<TableId, TableRows>> {
     let mut tables: BTreeMap<TableId, TableRows> = BTreeMap::new();
     for (table, live) in &version.tables {
-        let runs = live.runs.iter().map(|meta| Run::open(env, dir, meta, Arc::clone(cache))).collect::<Result<_>>()?;
+        let runs = live.runs.try_map(|meta| Run::open(env, dir, meta, Arc::clone(cache)))?;
         tables.insert(*table, TableRows::new(runs));
     }
     Ok(tables)
@@ -161,7 +161,7 @@ impl Replay<'_> {
             }
             let flushed_through = self.version.table(*table).map_or(SeqNo::ZERO, |table| table.flushed_through);
             if frame.seqno > flushed_through {
-                let rows = self.tables.entry(*table).or_insert_with(|| TableRows::new(Vec::new()));
+                let rows = self.tables.entry(*table).or_insert_with(|| TableRows::new(Levels::default()));
                 if rows.active.bytes() >= self.memtable_bytes_max {
                     rows.seal_active();
                 }

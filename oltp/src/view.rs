@@ -15,10 +15,11 @@ use crate::cold::ColdView;
 use crate::error::Result;
 use crate::file::{FileId, FileKind};
 use crate::iter::{Cursor, OverlayCursor, SourceKind, VersionKind, VisibleCursor};
+use crate::manifest::{Levels, SortedRun};
 use crate::memtable::Memtable;
 use crate::schema::{TableId, TableSchema};
 use crate::seqno::SeqNo;
-use crate::sstable::Run;
+use crate::sstable::{ConcatCursor, Run};
 use crate::sync::ArcSwap;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError, Weak};
@@ -31,8 +32,7 @@ pub struct TableRows {
     pub(crate) active: Arc<Memtable>,
     /// Oldest first.
     pub(crate) sealed: Vec<Arc<Memtable>>,
-    /// Oldest first.
-    pub(crate) runs: Vec<Arc<Run>>,
+    pub(crate) runs: Levels<Arc<Run>>,
     derived: Derived,
 }
 
@@ -68,7 +68,7 @@ impl std::fmt::Debug for Derived {
 }
 
 impl TableRows {
-    pub(crate) fn new(runs: Vec<Arc<Run>>) -> TableRows {
+    pub(crate) fn new(runs: Levels<Arc<Run>>) -> TableRows {
         TableRows { active: Arc::new(Memtable::new()), sealed: Vec::new(), runs, derived: Derived::default() }
     }
 
@@ -87,6 +87,12 @@ impl TableRows {
     #[must_use]
     pub fn runs(&self) -> &[Arc<Run>] {
         &self.runs
+    }
+
+    /// Sorted runs, oldest first: each a list of run files that share no key. Readers ask one file of each.
+    #[must_use]
+    pub fn sorted_runs(&self) -> &[SortedRun<Arc<Run>>] {
+        self.runs.sorted_runs()
     }
 
     /// A place for what a reader derives from this layout.
@@ -112,8 +118,10 @@ impl TableRows {
                 return Ok(Some((seqno, (kind == VersionKind::Put).then(|| value.to_vec()))));
             }
         }
-        for run in self.runs.iter().rev() {
-            if let Some((seqno, kind, value)) = run.get(key, at)? {
+        for sorted in self.runs.sorted_runs().iter().rev() {
+            if let Some(run) = sorted.find(key)
+                && let Some((seqno, kind, value)) = run.get(key, at)?
+            {
                 return Ok(Some((seqno, (kind == VersionKind::Put).then_some(value))));
             }
         }
@@ -126,10 +134,15 @@ impl TableRows {
         for memtable in self.memtables().rev().filter(|m| !m.is_empty()) {
             cursors.push((SourceKind::Memtable, Box::new(memtable.cursor())));
         }
-        for run in self.runs.iter().rev() {
-            let meta = run.meta();
-            if meta.key_min.as_slice() < keys.end && meta.key_max.as_slice() >= keys.start {
-                cursors.push((SourceKind::Run, Box::new(run.cursor(false))));
+        for sorted in self.runs.sorted_runs().iter().rev() {
+            let files = sorted.within(keys);
+            match files.len() {
+                0 => {}
+                1 => cursors.push((SourceKind::Run, Box::new(sorted.files[files.start].cursor(false)))),
+                _ => {
+                    let cursor = ConcatCursor::new(Arc::clone(&sorted.files), files, false);
+                    cursors.push((SourceKind::Run, Box::new(cursor)));
+                }
             }
         }
         cursors
@@ -155,7 +168,7 @@ impl TableRows {
     /// Corrupt or unreadable runs.
     pub fn split_keys(&self, parts: usize) -> Result<Vec<Vec<u8>>> {
         let mut samples: Vec<(Vec<u8>, u64)> = Vec::new();
-        for run in &self.runs {
+        for run in self.runs.iter() {
             let keys = run.split_keys(parts)?;
             let weight = run.meta().version_count / (keys.len() as u64 + 1);
             samples.extend(keys.into_iter().map(|key| (key, weight)));

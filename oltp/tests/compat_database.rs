@@ -22,7 +22,9 @@ use strata_oltp::schema::StorageKind;
 use strata_oltp::{TableId, file};
 
 const TABLES: [TableId; 2] = [TableId(10), TableId(11)];
-const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/compat/v1/database");
+/// What this version writes; those before it are only read.
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/compat/v2/database");
+const FIXTURE_V1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/compat/v1/database");
 
 fn dir() -> &'static Path {
     Path::new("/db")
@@ -86,31 +88,40 @@ fn files(env: &SimEnv) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// The fixture's content of `path`, written first if it is missing and that was asked for.
-fn fixture(path: &Path, written: &[u8]) -> Vec<u8> {
+/// Writes the current version's fixture of `path` if it is missing and that was asked for.
+fn add_fixture(path: &Path, written: &[u8]) {
     let env = OsEnv::new();
     let path = Path::new(FIXTURE).join(path);
-    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
-        env.create_dir_all(path.parent().unwrap()).unwrap();
-        if let Ok(file) = env.open(&path, OpenMode::CreateNew) {
-            file.write_at(0, written).unwrap();
-        }
+    env.create_dir_all(path.parent().unwrap()).unwrap();
+    if let Ok(file) = env.open(&path, OpenMode::CreateNew) {
+        file.write_at(0, written).unwrap();
     }
-    let file = env.open(&path, OpenMode::Read).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
 }
 
-#[test]
-fn database_v1_is_written_as_it_was_and_opens() {
+/// The files of a fixture by their path below it.
+fn stored(fixture: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let env = OsEnv::new();
+    let mut files = Vec::new();
+    for folder in ["", "runs", "wal"] {
+        let folder = Path::new(fixture).join(folder);
+        for name in env.list(&folder).unwrap() {
+            let path = folder.join(name);
+            let file = env.open(&path, OpenMode::Read).unwrap();
+            let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+            file.read_at(0, &mut bytes).unwrap();
+            files.push((path.strip_prefix(fixture).unwrap().to_path_buf(), bytes));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn opens(fixture: &str) {
     let machine = SimEnv::new(2);
-    for (path, written) in files(&write()) {
-        let fixture = fixture(&path, &written);
-        assert!(fixture == written, "{} is written differently now: a new version, not an edit", path.display());
+    for (path, bytes) in stored(fixture) {
         let path = dir().join(path);
         machine.create_dir_all(path.parent().unwrap()).unwrap();
-        machine.write_file(&path, &fixture).unwrap();
+        machine.write_file(&path, &bytes).unwrap();
     }
     let db = open(&machine);
     let snapshot = db.snapshot();
@@ -118,4 +129,25 @@ fn database_v1_is_written_as_it_was_and_opens() {
         assert_eq!(contents(&snapshot, table), expected(table));
     }
     assert!(db.allocate_row_ids(TABLES[1], 1).unwrap() >= 7, "ids are not given out again");
+}
+
+#[test]
+fn database_v1_opens() {
+    opens(FIXTURE_V1);
+}
+
+#[test]
+fn database_v2_is_written_as_it_was_and_opens() {
+    let mut written = files(&write());
+    written.sort();
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        written.iter().for_each(|(path, bytes)| add_fixture(path, bytes));
+    }
+    let stored = stored(FIXTURE);
+    assert_eq!(written.len(), stored.len());
+    for ((path, written), (stored_path, stored)) in written.iter().zip(&stored) {
+        assert_eq!(path, stored_path);
+        assert!(written == stored, "{} is written differently now: a new version, not an edit", path.display());
+    }
+    opens(FIXTURE);
 }

@@ -12,12 +12,13 @@ use strata_oltp::cold::{SealedMarks, SegmentRecord};
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::env::sim::SimEnv;
 use strata_oltp::env::{Env, OpenMode};
-use strata_oltp::manifest::{Edit, Manifest, RunMeta, load};
+use strata_oltp::manifest::{Edit, Manifest, Place, RunMeta, load};
 use strata_oltp::wal::{DbId, Lsn, RecordKind, Tail, Wal, WalOptions, WalStart, replay};
 use strata_oltp::{FileId, FileKind, SeqNo, TableId};
 
 const WAL_V1: &[u8] = include_bytes!("../../data/compat/v1/wal.bin");
 const MANIFEST_V1: &[u8] = include_bytes!("../../data/compat/v1/manifest.bin");
+const MANIFEST_V2: &[u8] = include_bytes!("../../data/compat/v2/manifest.bin");
 const DB_ID: DbId = *b"strata compat v1";
 const DIR: &str = "/db";
 
@@ -85,12 +86,36 @@ fn edits() -> Vec<Edit> {
     ]
 }
 
+/// [`edits`] and what version 2 brought: runs 30 and 50 merged into run 63 in the last level, run 20 of level 0 moved
+/// above it.
+fn edits_v2() -> Vec<Edit> {
+    let table = TableId(3);
+    let run = |edit: &Edit| match edit {
+        Edit::AddRun(run) => run.clone(),
+        edit => panic!("{edit:?} adds no run"),
+    };
+    let sample = run(&edits()[0]);
+    let merged = RunMeta { run: FileId(63), seqno_max: SeqNo(59), ..sample.clone() };
+    let moved = RunMeta { run: FileId(64), seqno_min: SeqNo(60), seqno_max: SeqNo(60), ..sample };
+    let mut edits = edits();
+    edits.extend([
+        Edit::AddRun(moved.clone()),
+        Edit::PlaceRuns {
+            table,
+            removed: vec![FileId(50), FileId(30)],
+            added: vec![(Place { level: 6, sorted_run: 1 }, merged)],
+        },
+        Edit::PlaceRuns { table, removed: vec![FileId(64)], added: vec![(Place { level: 5, sorted_run: 3 }, moved)] },
+    ]);
+    edits
+}
+
 /// A manifest of number 1 with a snapshot, all kinds of edits and watermarks, as the current program writes it.
 fn written_manifest() -> Vec<u8> {
     let env = SimEnv::new(1);
     let (manifest, _) = Manifest::open(Arc::new(env.clone()), Path::new(DIR)).expect("works");
     (2..70).for_each(|number| assert_eq!(manifest.next_file(), FileId(number)));
-    for edit in edits() {
+    for edit in edits_v2() {
         manifest.append(&[edit]).expect("works");
     }
     env.read_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1))).expect("works")
@@ -99,23 +124,23 @@ fn written_manifest() -> Vec<u8> {
 fn golden(name: &str, stored: &[u8], written: &[u8]) {
     let is_update = std::env::var_os("UPDATE_GOLDENFILES").is_some();
     if is_update && stored != written {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/compat/v1").join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/compat").join(name);
         let env = OsEnv::new();
         let file = env.open(&path, OpenMode::ReadWrite).expect("works");
         file.set_len(0).expect("works");
         file.write_at(0, written).expect("works");
     }
-    assert!(is_update || stored == written, "{name}: the bytes of format version 1 changed");
+    assert!(is_update || stored == written, "{name}: the bytes of this format version changed");
 }
 
 #[test]
 fn the_current_version_is_written_byte_for_byte() {
-    golden("wal.bin", WAL_V1, &written_wal());
+    golden("v1/wal.bin", WAL_V1, &written_wal());
 }
 
 #[test]
 fn the_current_manifest_version_is_written_byte_for_byte() {
-    golden("manifest.bin", MANIFEST_V1, &written_manifest());
+    golden("v2/manifest.bin", MANIFEST_V2, &written_manifest());
 }
 
 #[test]
@@ -134,6 +159,17 @@ fn a_version_1_log_is_replayed() {
     .expect("works");
     assert_eq!(found, commits());
     assert_eq!((report.tail, report.frame_count), (Tail::Open, 5));
+}
+
+#[test]
+fn a_version_2_manifest_is_loaded() {
+    let env = SimEnv::new(1);
+    env.create_dir_all(Path::new(DIR)).expect("works");
+    env.write_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1)), MANIFEST_V2).expect("works");
+    let version = load(&env, Path::new(DIR)).expect("works").expect("works").version;
+    let placed = version.table(TableId(3)).expect("works").runs.placed();
+    let placed: Vec<_> = placed.map(|(place, run)| (place.level, place.sorted_run, run.run.0)).collect();
+    assert_eq!(placed, [(6, 1, 63), (5, 3, 64)]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::cold::Location;
 use crate::db::Inner;
 use crate::error::{Error, Result};
+use crate::manifest::Levels;
 use crate::memory::Reservation;
 use crate::memtable::Memtable;
 use crate::schema::TableId;
@@ -203,7 +204,8 @@ impl Inner {
             let active = match rows {
                 Some(rows) if rows.active.bytes() < self.options.memtable_bytes_max => Arc::clone(&rows.active),
                 _ => {
-                    let mut next = rows.map_or_else(|| TableRows::new(Vec::new()), |rows| TableRows::clone(rows));
+                    let mut next =
+                        rows.map_or_else(|| TableRows::new(Levels::default()), |rows| TableRows::clone(rows));
                     if rows.is_some() {
                         next.seal_active();
                         sealed = true;

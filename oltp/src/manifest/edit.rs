@@ -2,6 +2,7 @@
 
 use crate::cold::{SealedMarks, SegmentRecord};
 use crate::file::FileId;
+use crate::manifest::levels::Place;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::wal::{Lsn, WalStart};
@@ -47,7 +48,7 @@ pub enum Edit {
         /// The run.
         run: FileId,
     },
-    /// Runs replaced by their merge, which takes their place in the order of runs.
+    /// Runs of level 0 replaced by their merge, which takes their place in the order of runs.
     MergeRuns {
         /// Their table.
         table: TableId,
@@ -55,6 +56,15 @@ pub enum Edit {
         removed: Vec<FileId>,
         /// What is left of them; `None` if nothing is.
         added: Option<RunMeta>,
+    },
+    /// Runs put into levels, in place of what was merged into them. A run that is both removed and added moves.
+    PlaceRuns {
+        /// Their table.
+        table: TableId,
+        /// Runs that go.
+        removed: Vec<FileId>,
+        /// Runs that come.
+        added: Vec<(Place, RunMeta)>,
     },
     /// A new segment.
     AddSegment(SegmentRecord),
@@ -131,6 +141,17 @@ fn encode_edit(out: &mut Vec<u8>, edit: &Edit) {
             out.push(u8::from(added.is_some()));
             added.iter().for_each(|run| put_run(out, run));
         }
+        Edit::PlaceRuns { table, removed, added } => {
+            put_table(out, *table);
+            put_u32(out, removed.len());
+            removed.iter().for_each(|run| put_u64(out, run.0));
+            put_u32(out, added.len());
+            for (place, run) in added {
+                out.push(place.level);
+                out.extend_from_slice(&place.sorted_run.to_le_bytes());
+                put_run(out, run);
+            }
+        }
         Edit::AddSegment(record) => {
             put_u64(out, record.segment.0);
             put_table(out, record.table);
@@ -179,6 +200,7 @@ fn tag(edit: &Edit) -> u8 {
         Edit::LastSeqNo(_) => 10,
         Edit::WalReleased(_) => 11,
         Edit::NextFile(_) => 12,
+        Edit::PlaceRuns { .. } => 13,
     }
 }
 
@@ -188,7 +210,7 @@ fn decode_edit(input: &mut Input<'_>) -> Option<Edit> {
         2 => Edit::RemoveRun { table: input.table()?, run: input.file()? },
         3 => {
             let table = input.table()?;
-            let removed = (0..input.u32()?).map(|_| input.file()).collect::<Option<Vec<_>>>()?;
+            let removed = input.files()?;
             let added = if input.flag()? { Some(input.run()?) } else { None };
             Edit::MergeRuns { table, removed, added }
         }
@@ -211,6 +233,11 @@ fn decode_edit(input: &mut Input<'_>) -> Option<Edit> {
         10 => Edit::LastSeqNo(SeqNo(input.u64()?)),
         11 => Edit::WalReleased(WalStart { file: input.file()?, lsn: Lsn(input.u64()?) }),
         12 => Edit::NextFile(input.file()?),
+        13 => {
+            let (table, removed) = (input.table()?, input.files()?);
+            let added = (0..input.u32()?).map(|_| input.placed_run()).collect::<Option<_>>()?;
+            Edit::PlaceRuns { table, removed, added }
+        }
         _ => return None,
     })
 }
@@ -291,6 +318,15 @@ impl Input<'_> {
 
     fn file(&mut self) -> Option<FileId> {
         self.u64().map(FileId)
+    }
+
+    fn files(&mut self) -> Option<Vec<FileId>> {
+        (0..self.u32()?).map(|_| self.file()).collect()
+    }
+
+    fn placed_run(&mut self) -> Option<(Place, RunMeta)> {
+        let place = Place { level: self.u8()?, sorted_run: self.u32()? };
+        Some((place, self.run()?))
     }
 
     fn optional_file(&mut self) -> Option<Option<FileId>> {

@@ -1,6 +1,6 @@
 //! The manifest: which files make up the database, as a log of version edits.
 //!
-//! [`edit`] is one change and its bytes; [`version`] the set of live files that the edits add up to; [`Manifest`] the
+//! [`edit`] is one change and its bytes; [`levels`] the order of a table's runs; [`version`] the set of live files that the edits add up to; [`Manifest`] the
 //! log itself, in the frames of the write-ahead log.
 //!
 //! Always true:
@@ -12,6 +12,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 pub mod edit;
+pub mod levels;
 pub mod version;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use edit::{Edit, RunMeta};
+pub use levels::{Levels, Place, SortedRun};
 pub use version::{TableVersion, Version};
 
 use crate::env::{Env, File, OpenMode};

@@ -60,6 +60,11 @@ fn format_example_is_what_is_written() {
     let edits = [
         Edit::FlushedThrough { table: TableId(3), seqno: SeqNo(9) },
         Edit::WalReleased(WalStart { file: FileId(7), lsn: Lsn(4096) }),
+        Edit::PlaceRuns {
+            table: TableId(3),
+            removed: vec![FileId(9)],
+            added: vec![(Place { level: 6, sorted_run: 2 }, RunMeta { key_max: vec![2], ..run(3, 9) })],
+        },
     ];
     let bytes = encode_edits(&edits);
     assert_eq!(bytes, hex_example(include_str!("FORMAT.md")), "{bytes:02x?}");
@@ -115,6 +120,8 @@ fn edits_that_do_not_fit_are_refused_and_change_nothing() {
         merge(&[51, 50]),
         merge(&[]),
         Edit::AddRun(RunMeta { key_min: vec![9], ..run(1, 55) }),
+        Edit::PlaceRuns { table, removed: vec![FileId(9)], added: Vec::new() },
+        Edit::PlaceRuns { table, removed: Vec::new(), added: vec![(Place { level: 1, sorted_run: 1 }, run(2, 55))] },
         Edit::NextFile(FileId(0)),
     ];
     let ops = env.ops();
@@ -339,6 +346,33 @@ fn any_run() -> impl Strategy<Value = RunMeta> {
     )
 }
 
+fn any_placed() -> impl Strategy<Value = (Place, RunMeta)> {
+    let place = (any::<u8>(), any::<u32>()).prop_map(|(level, sorted_run)| Place { level, sorted_run });
+    (place, any_run())
+}
+
+/// Edits that fit each other often: few files of one table, with narrow key ranges, in all levels.
+fn likely_edit() -> impl Strategy<Value = Edit> {
+    let table = TableId(1);
+    let placed = (0u8..8, 0u32..3, 1u64..12, 0u8..8).prop_map(|(level, sorted_run, id, key)| {
+        (Place { level, sorted_run }, RunMeta { key_min: vec![key], key_max: vec![key + 1], ..run(1, id) })
+    });
+    let removed = || proptest::collection::vec((1u64..12).prop_map(FileId), 0..2);
+    prop_oneof![
+        (1u64..12).prop_map(|id| Edit::AddRun(run(1, id))),
+        (removed(), proptest::option::of(1u64..12)).prop_map(move |(removed, id)| Edit::MergeRuns {
+            table,
+            removed,
+            added: id.map(|id| run(1, id))
+        }),
+        (removed(), proptest::collection::vec(placed, 0..3)).prop_map(move |(removed, added)| Edit::PlaceRuns {
+            table,
+            removed,
+            added
+        }),
+    ]
+}
+
 fn any_edit() -> impl Strategy<Value = Edit> {
     let table = || any::<u32>().prop_map(TableId);
     let file = || any::<u64>().prop_map(FileId);
@@ -349,6 +383,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         (table(), file()).prop_map(|(table, run)| Edit::RemoveRun { table, run }),
         (table(), proptest::collection::vec(file(), 0..5), proptest::option::of(any_run()))
             .prop_map(|(table, removed, added)| Edit::MergeRuns { table, removed, added }),
+        (table(), proptest::collection::vec(file(), 0..5), proptest::collection::vec(any_placed(), 0..3))
+            .prop_map(|(table, removed, added)| Edit::PlaceRuns { table, removed, added }),
         (file(), table(), meta, marks(), any::<u64>()).prop_map(|(segment, table, meta, marks, through)| {
             Edit::AddSegment(SegmentRecord { segment, table, meta, marks, marks_through: SeqNo(through) })
         }),
@@ -386,7 +422,9 @@ proptest! {
     }
 
     #[test]
-    fn a_snapshot_builds_the_same_version(edits in proptest::collection::vec(any_edit(), 0..40)) {
+    fn a_snapshot_builds_the_same_version(
+        edits in proptest::collection::vec(prop_oneof![any_edit(), likely_edit()], 0..40),
+    ) {
         let mut version = Version::default();
         for edit in &edits {
             let mut next = version.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::cold::{SealedMarks, SegmentRecord};
 use crate::file::{FileId, FileKind};
 use crate::manifest::edit::{Edit, RunMeta};
+use crate::manifest::levels::Levels;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::wal::WalStart;
@@ -26,8 +27,9 @@ pub struct Version {
 /// Live files of one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableVersion {
-    /// Runs, oldest first. Where two hold versions of one key, the later run holds the newer ones.
-    pub runs: Vec<Arc<RunMeta>>,
+    /// Runs in their levels; as a slice oldest first. Where two hold versions of one key, the later run holds the newer
+    /// ones.
+    pub runs: Levels<Arc<RunMeta>>,
     /// Segments by number.
     pub segments: BTreeMap<FileId, Arc<SegmentRecord>>,
     /// Every version by a commit at or below this is in the runs or segments; later ones are in the log.
@@ -77,10 +79,16 @@ impl Version {
     /// What is wrong with the edit, for a version like this.
     pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), &'static str> {
         match edit {
-            Edit::AddRun(run) => self.table_mut(run.table).add_run(run),
-            Edit::RemoveRun { table, run } => self.table_mut(*table).remove_run(*run).map(|_| ()),
+            Edit::AddRun(run) => self.table_mut(run.table).runs.push(Arc::new(run.clone())),
+            Edit::RemoveRun { table, run } => self.table_mut(*table).runs.remove(&[*run]),
             Edit::MergeRuns { table, removed, added } => {
-                self.table_mut(*table).merge_runs(*table, removed, added.as_ref())
+                check_tables(*table, added.iter())?;
+                self.table_mut(*table).runs.merge(removed, added.clone().map(Arc::new))
+            }
+            Edit::PlaceRuns { table, removed, added } => {
+                check_tables(*table, added.iter().map(|(_, run)| run))?;
+                let added = added.iter().map(|(place, run)| (*place, Arc::new(run.clone()))).collect();
+                self.table_mut(*table).runs.replace(removed, added)
             }
             Edit::AddSegment(record) => {
                 match self.table_mut(record.table).segments.insert(record.segment, Arc::new(record.clone())) {
@@ -123,7 +131,12 @@ impl Version {
         for (&table, state) in &self.tables {
             edits.push(Edit::FlushedThrough { table, seqno: state.flushed_through });
             edits.push(Edit::RowIds { table, next: state.next_row_id });
-            edits.extend(state.runs.iter().map(|run| Edit::AddRun((**run).clone())));
+            let (level_0, placed): (Vec<_>, Vec<_>) = state.runs.placed().partition(|(place, _)| place.level == 0);
+            if !placed.is_empty() {
+                let added = placed.into_iter().map(|(place, run)| (place, (**run).clone())).collect();
+                edits.push(Edit::PlaceRuns { table, removed: Vec::new(), added });
+            }
+            edits.extend(level_0.into_iter().map(|(_, run)| Edit::AddRun((**run).clone())));
             edits.extend(state.segments.values().map(|record| Edit::AddSegment((**record).clone())));
         }
         edits
@@ -142,46 +155,8 @@ impl Version {
     }
 }
 
-impl TableVersion {
-    fn add_run(&mut self, run: &RunMeta) -> Result<(), &'static str> {
-        self.insert_run(self.runs.len(), run)
-    }
-
-    fn insert_run(&mut self, at: usize, run: &RunMeta) -> Result<(), &'static str> {
-        if run.key_min > run.key_max || run.seqno_min > run.seqno_max || run.tombstone_count > run.version_count {
-            return Err("run description contradicts itself");
-        }
-        if self.runs.iter().any(|other| other.run == run.run) {
-            return Err("run is there already");
-        }
-        self.runs.insert(at, Arc::new(run.clone()));
-        Ok(())
-    }
-
-    /// Removes a run; returns its place.
-    fn remove_run(&mut self, run: FileId) -> Result<usize, &'static str> {
-        let at = self.runs.iter().position(|other| other.run == run).ok_or("removed run is not there")?;
-        self.runs.remove(at);
-        Ok(at)
-    }
-
-    /// Replaces neighbours by one run in their place; other runs keep their order.
-    fn merge_runs(&mut self, table: TableId, removed: &[FileId], added: Option<&RunMeta>) -> Result<(), &'static str> {
-        let mut place = None;
-        for &run in removed {
-            let at = self.remove_run(run)?;
-            if place.is_some_and(|place| place != at) {
-                return Err("merged runs are not neighbours, oldest first");
-            }
-            place = Some(at);
-        }
-        match (place, added) {
-            (None, _) => Err("merge of no runs"),
-            (Some(_), Some(run)) if run.table != table => Err("merged run belongs to another table"),
-            (Some(at), Some(run)) => self.insert_run(at, run),
-            (Some(_), None) => Ok(()),
-        }
-    }
+fn check_tables<'a>(table: TableId, mut runs: impl Iterator<Item = &'a RunMeta>) -> Result<(), &'static str> {
+    if runs.all(|run| run.table == table) { Ok(()) } else { Err("merged run belongs to another table") }
 }
 
 fn rise<T: Ord + Copy>(value: &mut T, next: T, what: &'static str) -> Result<(), &'static str> {

@@ -26,6 +26,7 @@ pub(crate) mod filter;
 pub(crate) mod footer;
 pub(crate) mod properties;
 
+pub mod concat;
 pub mod cursor;
 pub mod reader;
 pub(crate) mod verify;
@@ -34,6 +35,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use concat::ConcatCursor;
 pub use cursor::RunCursor;
 pub use reader::Run;
 pub use writer::RunWriter;

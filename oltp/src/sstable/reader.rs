@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::iter::VersionKind;
 use crate::manifest::RunMeta;
+use crate::manifest::levels::Leveled;
 use crate::seqno::SeqNo;
 
 /// An immutable sorted run of versions of one table. Shared by all readers; the file stays open until the last one
@@ -223,6 +224,12 @@ impl Run {
         let raw = frame::open(stored, self.meta.run, offset).map_err(|d| self.damaged(offset, d))?;
         let block = Block::new(Bytes::from(raw), offset).map_err(|d| self.damaged(offset, d))?;
         Ok(Arc::new(block))
+    }
+}
+
+impl Leveled for Arc<Run> {
+    fn meta(&self) -> &RunMeta {
+        &self.meta
     }
 }
 

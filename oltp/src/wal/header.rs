@@ -9,8 +9,14 @@ use crate::wal::{DbId, Lsn};
 
 /// Size of the header block; frames start behind it.
 pub const HEADER_BYTES: usize = 4096;
-/// Newest format version this program reads, and the one it writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// Newest format version of log files of `kind` that this program reads, and the one it writes.
+fn format_version(kind: FileKind) -> u32 {
+    match kind {
+        // 2: runs have places in levels.
+        FileKind::Manifest => 2,
+        FileKind::Wal | FileKind::Run | FileKind::Segment | FileKind::Keys | FileKind::Marks => 1,
+    }
+}
 
 const VERSION_AT: usize = 8;
 const DB_ID_AT: usize = 16;
@@ -37,7 +43,7 @@ impl FileHeader {
     pub(crate) fn encode(&self, kind: FileKind) -> Vec<u8> {
         let mut block = vec![0; HEADER_BYTES];
         block[..VERSION_AT].copy_from_slice(magic(kind));
-        block[VERSION_AT..VERSION_AT + 4].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        block[VERSION_AT..VERSION_AT + 4].copy_from_slice(&format_version(kind).to_le_bytes());
         block[DB_ID_AT..FILE_AT].copy_from_slice(&self.db_id);
         block[FILE_AT..FILE_AT + 8].copy_from_slice(&self.file.0.to_le_bytes());
         block[FIRST_LSN_AT..FIRST_LSN_AT + 8].copy_from_slice(&self.first_lsn.0.to_le_bytes());
@@ -65,8 +71,9 @@ impl FileHeader {
             return Err(corrupt(CHECKSUM_AT, "header checksum differs"));
         }
         let found = read_u32(block, VERSION_AT);
-        if found > FORMAT_VERSION {
-            return Err(Error::NewerFormat { file: path.to_path_buf(), found, supported: FORMAT_VERSION });
+        let supported = format_version(kind);
+        if found > supported {
+            return Err(Error::NewerFormat { file: path.to_path_buf(), found, supported });
         }
         if found == 0 {
             return Err(corrupt(VERSION_AT, "format version 0 never existed"));

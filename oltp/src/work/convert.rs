@@ -19,6 +19,7 @@ use crate::seqno::SeqNo;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::view::{ReadView, TableRows};
+use crate::work::disagreement;
 
 /// Superseded keys left to translate inside the commit mutex: few enough that no commit notices.
 const TRANSLATE_LOCKED_MAX: usize = 64;
@@ -245,7 +246,7 @@ impl Inner {
         let mut tables = view.tables.clone();
         if let Some(rows) = tables.get(&table) {
             let mut rows = TableRows::clone(rows);
-            rows.runs.retain(|run| !plan.runs.contains(&run.meta().run));
+            rows.runs.remove(&plan.runs).map_err(disagreement)?;
             tables.insert(table, Arc::new(rows));
         }
         self.views.install(tables, cold, dropped);

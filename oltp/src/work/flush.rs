@@ -15,6 +15,7 @@ use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
 use crate::sstable::{Run, RunOptions, RunWriter};
 use crate::view::TableRows;
+use crate::work::disagreement;
 
 impl Db {
     /// Seals and flushes the memtable of `table`, or of every table. When this returns, recovery would read none of
@@ -145,7 +146,7 @@ impl Inner {
         if let Some(rows) = tables.get(&table) {
             let mut rows = TableRows::clone(rows);
             rows.sealed.retain(|sealed| !Arc::ptr_eq(sealed, memtable));
-            rows.runs.extend(run);
+            run.into_iter().try_for_each(|run| rows.runs.push(run)).map_err(disagreement)?;
             tables.insert(table, Arc::new(rows));
         }
         self.views.install(tables, Arc::clone(&view.cold), dropped);

@@ -14,6 +14,7 @@ use crate::manifest::{Edit, RunMeta};
 use crate::schema::TableId;
 use crate::sstable::Run;
 use crate::view::TableRows;
+use crate::work::disagreement;
 
 impl Db {
     /// Flushes `table` and merges all of its runs into one.
@@ -71,11 +72,7 @@ impl Inner {
         let mut tables = view.tables.clone();
         if let Some(rows) = tables.get(&table) {
             let mut rows = TableRows::clone(rows);
-            let at = rows.runs.iter().position(|known| removed.contains(&known.meta().run)).unwrap_or(0);
-            rows.runs.retain(|known| !removed.contains(&known.meta().run));
-            if let Some(run) = run {
-                rows.runs.insert(at, run);
-            }
+            rows.runs.merge(removed, run).map_err(disagreement)?;
             tables.insert(table, Arc::new(rows));
         }
         let dropped = removed.iter().map(|run| (FileKind::Run, *run)).collect();

@@ -162,6 +162,12 @@ impl Db {
     }
 }
 
+/// The manifest took a change that the view does not: both hold the same levels and change by the same calls.
+fn disagreement(what: &'static str) -> Error {
+    debug_assert!(false, "manifest and view disagree: {what}");
+    Error::Invalid(format!("manifest and view disagree: {what}; reopen the database"))
+}
+
 impl Inner {
     /// The stated debt bound (P7): a commit waits while more than `sealed_bytes_max` is sealed and not flushed. Without
     /// background threads the committing thread flushes itself.
