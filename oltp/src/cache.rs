@@ -10,14 +10,13 @@
 //!   metadata".
 
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 
 use crate::error::Result;
 use crate::file::FileId;
 use crate::memory::{MemoryBudget, Reclaim, Reservation};
 use crate::sstable::block::Block;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, Weak};
+use crate::sync::{Arc, Cache, Mutex, Weak};
 
 /// Bookkeeping per entry besides the block's bytes: key, `Arc`, `Block` and the cache's own slot.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;

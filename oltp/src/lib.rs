@@ -54,3 +54,11 @@ pub use schema::{ColumnId, TableId, TableSchema};
 pub use seqno::SeqNo;
 pub use txn::{Overlay, Savepoint, Transaction};
 pub use view::{ReadView, Snapshot, TableRows};
+
+#[cfg(shuttle)]
+extern crate self as strata_oltp;
+
+/// What is tried under a scheduler: docs/decisions/0010.
+#[cfg(shuttle)]
+#[path = "../schedules/src/scenarios/mod.rs"]
+pub mod scenarios;

@@ -57,6 +57,7 @@ impl Link for AtomicPtr<Header> {
 
     #[inline]
     fn replace(&self, from: *mut Header, to: *mut Header) -> bool {
+        crate::sync::point();
         self.compare_exchange(from, to, Release, Relaxed).is_ok()
     }
 }
