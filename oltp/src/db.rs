@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::manifest::{Edit, Manifest};
 use crate::memory::MemoryBudget;
+use crate::metrics::{Metric, MetricValue, Metrics};
 use crate::options::Options;
 use crate::recovery;
 use crate::schema::{StorageKind, TableId, TableSchema};
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) tables: RwLock<HashMap<TableId, Registered>>,
     pub(crate) row_ids: Mutex<HashMap<TableId, RowIdBlock>>,
     pub(crate) work: Work,
+    pub(crate) metrics: Metrics,
     pub(crate) listener: Option<Arc<dyn Listener>>,
     pub(crate) _lock: Box<dyn FileLock>,
 }
@@ -217,6 +219,22 @@ impl Db {
             wal_bytes: self.inner.wal.live_bytes(),
             sealed_bytes: view.sealed_bytes(),
         }
+    }
+
+    /// What this database has done since it was opened, and how it stands, in a fixed order. Costs a few microseconds.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let stats = self.stats();
+        let gauge = |name, help, value| Metric { name, help, value: MetricValue::Gauge(value) };
+        let mut list = self.inner.metrics.list(self.inner.wal.metrics());
+        list.extend([
+            gauge("strata_snapshots", "Snapshots and transactions alive.", stats.snapshot_count as u64),
+            gauge("strata_log_live_bytes", "Bytes of log that recovery would read.", stats.wal_bytes),
+            gauge("strata_sealed_bytes", "Bytes in sealed memtables that wait for their flush.", stats.sealed_bytes),
+            gauge("strata_memory_used_bytes", "Bytes taken from the memory budget.", self.inner.budget.used()),
+            gauge("strata_memory_limit_bytes", "Size of the memory budget.", self.inner.budget.limit()),
+        ]);
+        list
     }
 
     /// Stops background work, syncs the log and marks it cleanly closed. Open transactions can no longer commit.

@@ -38,6 +38,7 @@ pub mod compaction;
 pub mod db;
 pub mod event;
 pub mod maintenance;
+pub mod metrics;
 pub mod options;
 pub mod recovery;
 pub mod txn;

@@ -19,6 +19,7 @@ use crate::file::{FileId, FileKind};
 use crate::manifest::{Edit, Levels, Manifest, Version};
 use crate::memory::MemoryBudget;
 use crate::memtable::Memtable;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
@@ -41,6 +42,8 @@ pub(crate) fn open(
     listener: Option<Arc<dyn Listener>>,
 ) -> Result<Inner> {
     let lock = prepare_directory(env.as_ref(), dir)?;
+    let _span = tracing::info_span!("recovery", dir = %dir.display()).entered();
+    let start = env.monotonic();
     let (manifest, version) = Manifest::open(Arc::clone(&env), dir)?;
     let block_cache = BlockCache::new(&budget, options.block_cache_bytes_max)?;
     let mut tables = open_runs(&env, dir, &version, &block_cache)?;
@@ -72,6 +75,8 @@ pub(crate) fn open(
     }
     let last = report.last_seqno.max(version.last_seqno);
     remove_orphans(env.as_ref(), dir, &version)?;
+    let elapsed = env.monotonic().saturating_sub(start);
+    tracing::info!(last_seqno = last.0, log_bytes = wal.live_bytes(), ?elapsed, "recovered");
     Ok(Inner {
         views: Views::new(tables.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect(), cold_view, last),
         sequencer: Mutex::new(Sequencer { last, newest, ..Sequencer::default() }),
@@ -88,6 +93,7 @@ pub(crate) fn open(
         tables: RwLock::new(HashMap::new()),
         row_ids: Mutex::new(HashMap::new()),
         work: Work::new(),
+        metrics: Metrics::default(),
         listener,
         _lock: lock,
     })

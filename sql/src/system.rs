@@ -5,12 +5,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringViewArray};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use strata_olap::ColdState;
+use strata_oltp::metrics::MetricValue;
 use strata_oltp::schema::StorageKind;
 use strata_oltp::{FileKind, Snapshot};
 
@@ -19,7 +20,8 @@ use crate::engine::Engine;
 use crate::error::Result;
 
 /// The tables of the schema.
-pub(crate) const TABLE_NAMES: [&str; 6] = ["deletion_vectors", "memory", "runs", "segments", "tables", "transactions"];
+pub(crate) const TABLE_NAMES: [&str; 7] =
+    ["deletion_vectors", "memory", "metrics", "runs", "segments", "tables", "transactions"];
 
 /// The table `name` of the schema `strata`, if there is one.
 ///
@@ -37,6 +39,7 @@ pub(crate) fn table(
         "segments" => segments(catalog, snapshot),
         "deletion_vectors" => deletion_vectors(catalog, snapshot),
         "memory" => memory(engine),
+        "metrics" => metrics(engine),
         "transactions" => transactions(engine),
         _ => return Ok(None),
     };
@@ -64,6 +67,12 @@ impl Listing {
         let values = values.into_iter().map(|value| i64::try_from(value).unwrap_or(i64::MAX));
         self.fields.push(Field::new(name, DataType::Int64, false));
         self.columns.push(Arc::new(Int64Array::from_iter_values(values)));
+        self
+    }
+
+    fn real(mut self, name: &str, values: impl IntoIterator<Item = f64>) -> Listing {
+        self.fields.push(Field::new(name, DataType::Float64, false));
+        self.columns.push(Arc::new(Float64Array::from_iter_values(values)));
         self
     }
 
@@ -169,6 +178,30 @@ fn memory(engine: &Engine) -> Listing {
     Listing::default()
         .text("consumer", all.iter().map(|(name, _)| name.clone()))
         .number("bytes", all.iter().map(|(_, bytes)| *bytes))
+}
+
+/// A counter or gauge is one row, its `statistic` being `value`; a distribution of seconds is six.
+fn metrics(engine: &Engine) -> Listing {
+    let mut all = Vec::new();
+    for metric in engine.db().metrics() {
+        let figures = match metric.value {
+            MetricValue::Counter(value) | MetricValue::Gauge(value) => vec![("value", value as f64)],
+            MetricValue::Histogram(times) => vec![
+                ("count", times.count as f64),
+                ("sum", times.sum.as_secs_f64()),
+                ("p50", times.p50.as_secs_f64()),
+                ("p99", times.p99.as_secs_f64()),
+                ("p99.9", times.p999.as_secs_f64()),
+                ("max", times.max.as_secs_f64()),
+            ],
+        };
+        all.extend(figures.into_iter().map(|(statistic, value)| (metric, statistic, value)));
+    }
+    Listing::default()
+        .text("name", all.iter().map(|(metric, ..)| metric.name.to_owned()))
+        .text("statistic", all.iter().map(|(_, statistic, _)| (*statistic).to_owned()))
+        .real("value", all.iter().map(|(.., value)| *value))
+        .text("help", all.iter().map(|(metric, ..)| metric.help.to_owned()))
 }
 
 fn transactions(engine: &Engine) -> Listing {

@@ -108,10 +108,13 @@ impl Inner {
         let ticket = loop {
             let view = self.views.load();
             let marks = self.superseded_locations(&view, &record)?;
-            if let Some(ticket) =
-                self.sequence(snapshot, &view, &record, &mut fingerprints, &unchanged, &marks, durability)?
-            {
-                break ticket;
+            match self.sequence(snapshot, &view, &record, &mut fingerprints, &unchanged, &marks, durability) {
+                Ok(Some(ticket)) => break ticket,
+                Ok(None) => {}
+                Err(error) => {
+                    self.metrics.conflicts.add(u64::from(matches!(error, Error::Conflict { .. })));
+                    return Err(error);
+                }
             }
         };
         // The transaction's memory becomes the memtables': what they use of it, not the steps it was reserved in, or a
@@ -131,6 +134,8 @@ impl Inner {
             return Err(error);
         }
         self.publish_through(ticket.pending.seqno)?;
+        self.metrics.commits.add(1);
+        self.metrics.commit_bytes.add(record.bytes.len() as u64);
         if ticket.sealed {
             self.work.wake();
         }

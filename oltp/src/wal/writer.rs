@@ -13,6 +13,7 @@ use std::path::Path;
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::FileKind;
+use crate::metrics::LogMetrics;
 use crate::seqno::SeqNo;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,7 @@ pub struct Wal {
     tail: Mutex<LogTail>,
     /// Held while files are copied, so that none is recycled meanwhile.
     release: Mutex<()>,
+    metrics: LogMetrics,
 }
 
 /// What was appended and not yet written, and who is writing.
@@ -111,6 +113,7 @@ impl Wal {
             durable: AtomicU64::new(report.end.0),
             tail: Mutex::new(tail),
             release: Mutex::new(()),
+            metrics: LogMetrics::default(),
         };
         Ok((wal, report))
     }
@@ -246,6 +249,12 @@ impl Wal {
     #[must_use]
     pub fn end_lsn(&self) -> Lsn {
         lock(&self.queue).end
+    }
+
+    /// What the log has done since it was opened.
+    #[must_use]
+    pub fn metrics(&self) -> &LogMetrics {
+        &self.metrics
     }
 
     /// Bytes appended but not yet written to a file.
@@ -384,8 +393,11 @@ impl Wal {
     fn flush_group(&self, group: &mut [u8], written: Lsn, end: Lsn, depth: Depth) -> Result<()> {
         let mut tail = lock(&self.tail);
         tail.write(group, written)?;
+        self.metrics.bytes.add(group.len() as u64);
         if depth == Depth::Sync {
+            let start = self.folder.env.monotonic();
             tail.sync(end)?;
+            self.metrics.sync.record(self.folder.env.monotonic().saturating_sub(start));
         }
         self.durable.store(tail.durable.0, Ordering::Release);
         Ok(())

@@ -133,6 +133,8 @@ impl Inner {
         let view = self.views.load();
         let Some(plan) = choose(&view, self.row_part(known, &view)) else { return Ok(false) };
         drop(view);
+        let _span = tracing::debug_span!("convert", table = known.schema.table.0).entered();
+        let start = self.env.monotonic();
         let (job, view) = self.start_job(known, &plan);
         let result = self.run_job(known, &plan, &job, &view);
         if result.is_err() {
@@ -140,6 +142,9 @@ impl Inner {
         }
         drop(view);
         let event = result?;
+        let elapsed = self.env.monotonic().saturating_sub(start);
+        self.metrics.convert.record(elapsed);
+        tracing::debug!(runs = plan.runs.len(), segments = plan.segments.len(), ?elapsed, "converted");
         self.release_log()?;
         self.remove_garbage();
         self.notify(&event);

@@ -103,10 +103,17 @@ impl Inner {
         drop(view);
         memtable.wait_applied();
         let (_, through) = memtable.seqno_range();
+        let _span = tracing::debug_span!("flush", table = table.0).entered();
+        let start = self.env.monotonic();
         self.wal.sync_to(self.wal.end_lsn())?;
         let run = self.write_memtable(table, &memtable)?;
         let run_id = run.as_ref().map(|run| run.meta().run);
+        let file_bytes = run.as_ref().map_or(0, |run| run.meta().file_bytes);
         self.install_flush(table, &memtable, run, through)?;
+        let elapsed = self.env.monotonic().saturating_sub(start);
+        self.metrics.flush.record(elapsed);
+        self.metrics.flush_bytes.add(file_bytes);
+        tracing::debug!(rows = memtable.entry_count(), file_bytes, ?elapsed, "flushed");
         drop(memtable);
         self.release_log()?;
         self.remove_garbage();

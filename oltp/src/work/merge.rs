@@ -51,13 +51,22 @@ impl Inner {
         let inputs: Vec<Box<dyn Cursor>> = inputs.map(|run| Box::new(run.cursor(false)) as Box<dyn Cursor>).collect();
         // A tombstone of the oldest run has nothing left to hide, in a hybrid table either: rows in segments were
         // marked when the delete committed.
+        let _span = tracing::debug_span!("merge", table = table.0).entered();
+        let start = self.env.monotonic();
         let options = GcOptions { snapshots: self.snapshots.stripes(&self.views), tombstones: plan.tombstones };
         let run = merge_runs(inputs, self.run_writer(table)?, options)?
             .map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache)))
             .transpose()?;
+        let read_bytes: u64 = metas[plan.runs.clone()].iter().map(|meta| meta.file_bytes).sum();
+        let write_bytes = run.as_ref().map_or(0, |run| run.meta().file_bytes);
         let removed: Vec<FileId> = metas[plan.runs].iter().map(|meta| meta.run).collect();
         drop(view);
         self.install_merge(table, &removed, run)?;
+        let elapsed = self.env.monotonic().saturating_sub(start);
+        self.metrics.merge.record(elapsed);
+        self.metrics.merge_read_bytes.add(read_bytes);
+        self.metrics.merge_write_bytes.add(write_bytes);
+        tracing::debug!(runs = removed.len(), read_bytes, write_bytes, ?elapsed, "merged");
         self.remove_garbage();
         self.notify(&Event::Merged { table, runs: removed });
         Ok(true)

@@ -127,6 +127,7 @@ impl Db {
                     Ok(false) => Some(POLL),
                     Err(error) => {
                         tracing::warn!(%error, "background step failed; it will be tried again");
+                        inner.metrics.background_failures.add(1);
                         inner.notify(&Event::Failed { error: error.to_string() });
                         Some(RETRY)
                     }
@@ -172,6 +173,18 @@ impl Inner {
     /// The stated debt bound (P7): a commit waits while more than `sealed_bytes_max` is sealed and not flushed. Without
     /// background threads the committing thread flushes itself.
     pub(crate) fn pace(&self) -> Result<()> {
+        if self.views.load().sealed_bytes() <= self.options.sealed_bytes_max {
+            return Ok(());
+        }
+        let start = self.env.monotonic();
+        let outcome = self.wait_for_flushes();
+        let elapsed = self.env.monotonic().saturating_sub(start);
+        self.metrics.stalls.record(elapsed);
+        tracing::debug!(?elapsed, "a commit waited for flushes");
+        outcome
+    }
+
+    fn wait_for_flushes(&self) -> Result<()> {
         let mut waits = 0;
         while self.views.load().sealed_bytes() > self.options.sealed_bytes_max {
             self.wal.check()?;
