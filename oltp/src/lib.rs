@@ -37,6 +37,7 @@ pub mod commit;
 pub mod compaction;
 pub mod db;
 pub mod event;
+pub mod inspect;
 pub mod maintenance;
 pub mod metrics;
 pub mod options;

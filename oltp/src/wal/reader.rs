@@ -215,14 +215,32 @@ pub(crate) struct LogReader {
 impl LogReader {
     /// Opens file `id` and checks its header.
     pub(crate) fn open(env: &dyn Env, kind: FileKind, dir: &Path, id: FileId) -> Result<LogReader> {
-        let path = kind.path(dir, id);
+        LogReader::open_at(env, kind, kind.path(dir, id), id)
+    }
+
+    /// [`LogReader::open`] for a file that may lie anywhere.
+    pub(crate) fn open_at(env: &dyn Env, kind: FileKind, path: PathBuf, id: FileId) -> Result<LogReader> {
         let file = env.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
         let file_bytes = file.len().map_err(|error| Error::io("measure", &path, error))?;
         let mut block = vec![0; file_bytes.min(HEADER_BYTES as u64) as usize];
         file.read_at(0, &mut block).map_err(|error| Error::io("read", &path, error))?;
         let header = FileHeader::decode(&block, kind, id, &path)?;
-        let identity = Identity::new(kind, &header.db_id, id);
+        LogReader::with_header(env, kind, path, header)
+    }
+
+    /// A reader of a file whose own header is damaged, by what its header must have been.
+    pub(crate) fn with_header(env: &dyn Env, kind: FileKind, path: PathBuf, header: FileHeader) -> Result<LogReader> {
+        let file = env.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
+        let file_bytes = file.len().map_err(|error| Error::io("measure", &path, error))?;
+        let identity = Identity::new(kind, &header.db_id, header.file);
         Ok(LogReader { header, path, file_bytes, kind, file, identity, window: Vec::new(), window_start: 0 })
+    }
+
+    /// Forgets what was read, because the file may have grown or changed since.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        self.window.clear();
+        self.file_bytes = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
+        Ok(())
     }
 
     /// Position in the log of the byte at `offset` of this file.
@@ -275,7 +293,7 @@ impl LogReader {
     }
 
     /// Next place at or behind `from` whose bytes claim the position they have: a frame, or what is left of one.
-    fn find_candidate(&mut self, mut from: u64) -> Result<Option<u64>> {
+    pub(crate) fn find_candidate(&mut self, mut from: u64) -> Result<Option<u64>> {
         const HEADER: u64 = FRAME_HEADER_BYTES as u64;
         while from + HEADER <= self.file_bytes {
             let lsn = self.lsn_of(from).0;
