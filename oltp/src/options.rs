@@ -21,6 +21,9 @@ pub struct Options {
     pub wal_bytes_max: u64,
     /// A hybrid table without a commit for this long has its memtable flushed, so that its tail can be converted.
     pub idle_flush_ms: u64,
+    /// A buffered commit is durable at most this long after it was acknowledged, plus the syncs that lie between. A tenth of
+    /// a second costs ten syncs a second at most, none when nothing was committed.
+    pub buffered_sync_interval_ms: u64,
     /// Largest commit, encoded. Larger ones are refused before anything suffers.
     pub commit_bytes_max: u64,
     /// Sizes of the log's files and buffers.
@@ -37,6 +40,7 @@ impl Default for Options {
             block_cache_bytes_max: 256 << 20,
             wal_bytes_max: 1 << 30,
             idle_flush_ms: 500,
+            buffered_sync_interval_ms: 100,
             commit_bytes_max: 512 << 20,
             wal: WalOptions::default(),
         }

@@ -6,13 +6,16 @@ mod harness;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use harness::gate::{Gate, GatedTier, Moment};
 use harness::row_tier::RowTier;
 use harness::{DIR, HYBRID, contents, key, row};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
+use strata_oltp::env::mem::MemEnv;
 use strata_oltp::env::sim::{PowerLoss, SimEnv};
+use strata_oltp::metrics::MetricValue;
 use strata_oltp::{Db, Options, Result, SeqNo};
 
 fn open(env: &SimEnv) -> Db {
@@ -105,4 +108,38 @@ fn a_commit_follows_a_row_that_moves() {
     assert_eq!(contents(&db.snapshot(), HYBRID).len(), 3);
     drop(db);
     assert_eq!(contents(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), HYBRID).len(), 3);
+}
+
+/// What a buffered commit survives: the loss of power after the log's own step, although nothing was flushed.
+#[test]
+fn a_buffered_commit_is_durable_after_a_step_of_the_log() {
+    let env = SimEnv::new(1);
+    let db = open(&env);
+    put(&db, 1, Durability::Buffered).unwrap();
+    assert!(!db.log_step().unwrap(), "one step makes all durable");
+    put(&db, 2, Durability::Buffered).unwrap();
+    let after = env.reboot(PowerLoss::DropUnsynced);
+    assert_eq!(contents(&open(&after).snapshot(), HYBRID).len(), 1);
+}
+
+/// The background takes that step by itself, whatever else it does.
+#[test]
+fn the_background_syncs_buffered_commits() {
+    let env: Arc<dyn Env> = Arc::new(MemEnv::new());
+    let options = Options { buffered_sync_interval_ms: 1, idle_flush_ms: u64::MAX, ..Options::default() };
+    let db = harness::open(&env, options, RowTier::make(&env, Path::new(DIR))).unwrap();
+    put(&db, 1, Durability::Buffered).unwrap();
+    let syncs = || {
+        db.metrics().iter().any(|metric| match metric.value {
+            MetricValue::Histogram(times) => metric.name == "strata_log_sync_seconds" && times.count > 0,
+            MetricValue::Counter(_) | MetricValue::Gauge(_) => false,
+        })
+    };
+    assert!(!syncs());
+    db.start_background();
+    let start = env.monotonic();
+    while !syncs() {
+        assert!(env.monotonic() - start < Duration::from_secs(10), "nobody synced");
+        std::thread::yield_now();
+    }
 }

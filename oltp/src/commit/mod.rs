@@ -40,8 +40,9 @@ pub enum Durability {
     /// Kill -9 and power loss: acknowledged after its log frame was synced.
     #[default]
     Durable,
-    /// Neither, until the log is synced: by the next durable commit, or by the flush thread when it next has nothing
-    /// better to do, a tenth of a second on an idle machine. Acknowledged once visible.
+    /// Neither, until the log is synced: by the next durable commit, or by the background after
+    /// [`crate::Options::buffered_sync_interval_ms`]. Acknowledged once visible. What a crash takes is the newest of these
+    /// commits, whole ones, and nothing older than that interval (P2).
     Buffered,
 }
 

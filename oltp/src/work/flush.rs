@@ -51,9 +51,6 @@ impl Db {
         }
         self.inner.remove_garbage();
         self.inner.wal.prepare_spare()?;
-        // Makes buffered commits durable, and lets a later reader prove that the last group had been synced: without
-        // the watermark a damaged end of the log cannot be told from a torn one.
-        self.inner.wal.write_watermark()?;
         Ok(false)
     }
 }

@@ -1,6 +1,7 @@
 //! Background work as plain calls: threads drive the steps live, tests drive them one by one.
 //!
 //! * [`Db::flush_step`]: a sealed memtable becomes a run (`flush`); marks are sealed; the log is released.
+//! * [`Db::log_step`]: commits that nobody waited for become durable.
 //! * [`Db::convert_step`]: the cold tier turns runs into segments or rewrites segments (`convert`); runs of `row`
 //!   tables are merged (`merge`).
 //!
@@ -105,17 +106,21 @@ impl Drop for Work {
 }
 
 impl Db {
-    /// Starts the background threads: one that flushes, one that converts and merges. Without them the caller drives
+    /// Starts the background threads: one that flushes, one that converts and merges, one that syncs the log. Without them the caller drives
     /// [`Db::step`]. They end with [`Db::close`] or with the last handle.
     pub fn start_background(&self) {
         let mut threads = self.inner.work.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if threads.is_empty() {
-            threads.push(self.spawn("strata-flush", Db::flush_step));
-            threads.push(self.spawn("strata-convert", Db::convert_step));
+            // A thread of its own for the log, because a flush takes longer than buffered commits may wait.
+            let interval = Duration::from_millis(self.inner.options.buffered_sync_interval_ms.max(1));
+            threads.push(self.spawn("strata-flush", POLL, Db::flush_step));
+            threads.push(self.spawn("strata-convert", POLL, Db::convert_step));
+            threads.push(self.spawn("strata-log", interval, Db::log_step));
         }
     }
 
-    fn spawn(&self, name: &str, step: fn(&Db) -> Result<bool>) -> JoinHandle<()> {
+    /// A thread that takes steps and rests for `poll` when there is nothing to do.
+    fn spawn(&self, name: &str, poll: Duration, step: fn(&Db) -> Result<bool>) -> JoinHandle<()> {
         let signal = Arc::clone(&self.inner.work.signal);
         let weak = Arc::downgrade(&self.inner);
         let body = move || {
@@ -124,7 +129,7 @@ impl Db {
                 let Some(inner) = weak.upgrade() else { return };
                 let pause = match step(&Db { inner: Arc::clone(&inner) }) {
                     Ok(true) => None,
-                    Ok(false) => Some(POLL),
+                    Ok(false) => Some(poll),
                     Err(error) => {
                         tracing::warn!(%error, "background step failed; it will be tried again");
                         inner.metrics.background_failures.add(1);
@@ -153,7 +158,23 @@ impl Db {
     /// # Errors
     /// Whatever the work met; it is not installed then and can be tried again.
     pub fn step(&self) -> Result<bool> {
-        Ok(self.flush_step()? || self.convert_step()?)
+        Ok(self.flush_step()? || self.log_step()? || self.convert_step()?)
+    }
+
+    /// Makes every commit acknowledged so far durable, and lets a later reader prove that it was: without a record behind
+    /// the last group its damage cannot be told from a write cut short. Always `false`: there is never more of it to do.
+    ///
+    /// # Errors
+    /// A log that failed.
+    pub fn log_step(&self) -> Result<bool> {
+        let wal = &self.inner.wal;
+        let end = wal.end_lsn();
+        wal.sync_to(end)?;
+        // Commits that came meanwhile carry the proof themselves.
+        if wal.end_lsn() == end {
+            wal.write_watermark()?;
+        }
+        Ok(false)
     }
 
     /// Holds back conversions (not flushes) while `paused`. Calls of [`Db::convert`] and [`Db::compact`] still work.
