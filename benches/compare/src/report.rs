@@ -6,68 +6,163 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::peers::Work;
+use crate::works::{Better, Figure, Unit};
 
-pub struct Report {
-    missing: Vec<&'static str>,
-    rates: BTreeMap<Work, BTreeMap<&'static str, Vec<f64>>>,
+/// Who is measured.
+const OURS: &str = "strata";
+/// Shown and not counted as a peer: no engine, only what none can exceed.
+const BOUND: &str = "disk";
+
+/// The figures of one line: which work, which aspect of it.
+struct Line {
+    work: String,
+    unit: Unit,
+    values: BTreeMap<&'static str, Vec<f64>>,
 }
 
-fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
+/// Collects the figures of all rounds.
+pub struct Report {
+    /// Engines that did not run, and why.
+    left_out: Vec<(&'static str, String)>,
+    lines: Vec<Line>,
+    printed: usize,
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+fn spread(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
 }
 
 impl Report {
-    pub fn new(missing: Vec<&'static str>) -> Report {
-        for name in &missing {
-            println!("left out, not installed: {name}");
-        }
-        Report { missing, rates: BTreeMap::new() }
+    pub fn new(left_out: Vec<(&'static str, String)>) -> Report {
+        let report = Report { left_out, lines: Vec::new(), printed: 0 };
+        report.print_left_out();
+        report
     }
 
-    pub fn add(&mut self, work: Work, engine: &'static str, rate: f64) {
-        self.rates.entry(work).or_default().entry(engine).or_default().push(rate);
+    /// Names the engines that did not run.
+    pub fn print_left_out(&self) {
+        for (name, reason) in &self.left_out {
+            println!("left out: {name}, {reason}");
+        }
     }
 
-    pub fn print_line(&self, work: Work) {
-        let Some(engines) = self.rates.get(&work) else { return };
-        let ours = engines.get("strata").map(|rates| median(rates));
-        let cells: Vec<String> = engines
-            .iter()
-            .map(|(name, rates)| {
-                let (low, high) =
-                    rates.iter().fold((f64::MAX, 0.0), |(low, high): (f64, f64), &r| (low.min(r), high.max(r)));
-                let ratio = ours.map_or(f64::NAN, |ours| ours / median(rates));
-                format!("{name} {:.0}/s ({low:.0} to {high:.0}, ours {ratio:.2}x)", median(rates))
-            })
-            .collect();
-        println!("{:<28} {}", work.name(), cells.join("; "));
+    pub fn add(&mut self, work: &str, engine: &'static str, figure: &Figure) {
+        let name = if figure.what.is_empty() { work.to_owned() } else { format!("{work}: {}", figure.what) };
+        let at = self.lines.iter().position(|line| line.work == name).unwrap_or_else(|| {
+            self.lines.push(Line { work: name, unit: figure.unit, values: BTreeMap::new() });
+            self.lines.len() - 1
+        });
+        self.lines[at].values.entry(engine).or_default().push(figure.value);
     }
 
-    pub fn finish(&self, path: Option<&Path>) -> Result<()> {
-        let works: Vec<Value> = self.rates.iter().map(|(work, engines)| self.entry(*work, engines)).collect();
-        if let Some(path) = path {
-            std::fs::write(path, format!("{:#}\n", json!(works)))?;
+    /// Prints what was added since the last call.
+    pub fn print_new(&mut self) {
+        for line in &self.lines[self.printed..] {
+            line.print();
         }
-        if !self.missing.is_empty() {
-            println!("left out, not installed: {}", self.missing.join(", "));
-        }
+        self.printed = self.lines.len();
+    }
+
+    /// Writes the list of all lines so far.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let names: Vec<&str> = self.left_out.iter().map(|(name, _)| *name).collect();
+        let entries: Vec<Value> = self.lines.iter().map(|line| line.entry(&names)).collect();
+        std::fs::write(path, format!("{:#}\n", json!(entries)))?;
         Ok(())
     }
+}
 
-    fn entry(&self, work: Work, engines: &BTreeMap<&'static str, Vec<f64>>) -> Value {
-        let ours = engines.get("strata").map(|rates| median(rates));
-        let peers: BTreeMap<_, _> =
-            engines.iter().filter(|(name, _)| **name != "strata").map(|(name, rates)| (*name, median(rates))).collect();
-        let best = peers.values().copied().fold(f64::NAN, f64::max);
-        json!({
-            "work": work.name(),
-            "unit": "operations per second",
-            "strata": ours,
-            "peers": peers,
-            "ratio_to_best": ours.map(|ours| ours / best),
-        })
+impl Line {
+    /// How many times better ours is than `peer`.
+    fn ratio(&self, peer: f64) -> Option<f64> {
+        let ours = median(self.values.get(OURS)?);
+        let ratio = match self.unit.better {
+            Better::More => ours / peer,
+            Better::Less => peer / ours,
+            Better::Neither => return None,
+        };
+        ratio.is_finite().then_some(ratio)
+    }
+
+    fn peers(&self) -> BTreeMap<&'static str, f64> {
+        let engines = self.values.iter().filter(|(name, _)| ![OURS, BOUND].contains(*name));
+        engines.map(|(name, values)| (*name, median(values))).collect()
+    }
+
+    fn best_ratio(&self) -> Option<f64> {
+        // The best peer is the one against which ours looks worst.
+        self.peers().into_values().filter_map(|peer| self.ratio(peer)).min_by(f64::total_cmp)
+    }
+
+    fn print(&self) {
+        println!("{} ({})", self.work, self.unit.name);
+        for (name, values) in &self.values {
+            let (low, high) = spread(values);
+            let digits = if median(values) < 100.0 { 2 } else { 0 };
+            let ratio = if *name == OURS { None } else { self.ratio(median(values)) };
+            let ratio = ratio.map_or(String::new(), |ratio| format!("  ours {ratio:.2}x"));
+            let median = median(values);
+            println!("    {name:<12} {median:>14.digits$}  {low:.digits$} to {high:.digits$}{ratio}");
+        }
+    }
+
+    fn entry(&self, left_out: &[&str]) -> Value {
+        let spreads: BTreeMap<_, _> = self.values.iter().map(|(name, values)| (*name, spread(values))).collect();
+        let mut entry = json!({
+            "work": self.work,
+            "unit": self.unit.name,
+            "strata": self.values.get(OURS).map(|values| median(values)),
+            "peers": self.peers(),
+            "ratio_to_best": self.best_ratio(),
+            "spread": spreads,
+            "rounds": self.values.values().map(Vec::len).max(),
+            "left_out": left_out,
+        });
+        if let Some(bound) = self.values.get(BOUND) {
+            entry["disk"] = json!(median(bound));
+        }
+        entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::works::{MICROSECONDS, PER_SECOND};
+
+    fn line(unit: Unit, values: &[(&'static str, &[f64])]) -> Line {
+        let values = values.iter().map(|(name, values)| (*name, values.to_vec())).collect();
+        Line { work: "work".to_owned(), unit, values }
+    }
+
+    #[test]
+    fn the_best_peer_counts_and_the_disk_does_not() {
+        let rates = line(PER_SECOND, &[(OURS, &[30.0, 10.0, 20.0]), ("a", &[5.0]), ("b", &[10.0]), (BOUND, &[1000.0])]);
+        assert_eq!(rates.best_ratio(), Some(2.0));
+        let entry = rates.entry(&["c"]);
+        assert_eq!(entry["strata"], json!(20.0));
+        assert_eq!(entry["peers"], json!({"a": 5.0, "b": 10.0}));
+        assert_eq!(entry["disk"], json!(1000.0));
+        assert_eq!(entry["spread"]["strata"], json!([10.0, 30.0]));
+        assert_eq!(entry["left_out"], json!(["c"]));
+    }
+
+    #[test]
+    fn less_is_better_for_latencies() {
+        let latencies = line(MICROSECONDS, &[(OURS, &[10.0]), ("a", &[5.0]), ("b", &[20.0])]);
+        assert_eq!(latencies.best_ratio(), Some(0.5));
+    }
+
+    #[test]
+    fn alone_there_is_no_ratio() {
+        assert_eq!(line(PER_SECOND, &[(OURS, &[1.0, 3.0])]).best_ratio(), None);
+        assert_eq!(median(&[1.0, 3.0]), 2.0);
     }
 }

@@ -1,52 +1,46 @@
-//! The engines, and the work they do.
+//! The engines, behind one interface, so that the same loop drives them all.
+//!
+//! A [`Peer`] opens a [`Store`] in a folder; each thread has a [`Session`] of its own. What an engine lacks, such as a
+//! memtable, it says itself, and the table shows a gap rather than a figure for something else.
 
+mod db_bench;
+mod disk;
 mod fjall;
+mod postgresql;
 mod redb;
 mod rocksdb;
-mod strata;
+mod sqlite;
+pub mod strata;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::data::Random;
+use crate::data::{Key, key};
+use crate::machine;
+use crate::works::Work;
 
-/// One kind of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Work {
-    /// Commits of one row each, acknowledged when durable, by so many clients.
-    DurableCommits(usize),
-    /// Commits of one row each in random order of keys, not synced, one thread. What such a commit survives differs:
-    /// RocksDB and fjall hand each one to the operating system, so it survives the end of the process; Strata keeps it in
-    /// memory for up to a tenth of a second, and redb until the next durable commit.
-    Inserts,
-    /// Reads of random rows that are there, everything in caches, one thread.
-    PointReads,
-    /// A seek to a random row and ten steps, one thread.
-    Scans,
+/// What a store is opened with. Everything else is the engine's default, unless its file says why not.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Cache for blocks or pages.
+    pub cache_bytes: u64,
+    /// Size at which a memtable is sealed, for those that have one.
+    pub memtable_bytes: u64,
+    /// Whether the log may be cut by flushes and checkpoints. Not while recovery is prepared.
+    pub checkpoints: bool,
 }
 
-impl Work {
-    pub const ALL: [Work; 6] = [
-        Work::DurableCommits(1),
-        Work::DurableCommits(8),
-        Work::DurableCommits(64),
-        Work::Inserts,
-        Work::PointReads,
-        Work::Scans,
-    ];
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning { cache_bytes: 512 << 20, memtable_bytes: 64 << 20, checkpoints: true }
+    }
+}
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Work::DurableCommits(1) => "durable commits, 1 client",
-            Work::DurableCommits(8) => "durable commits, 8 clients",
-            Work::DurableCommits(_) => "durable commits, 64 clients",
-            Work::Inserts => "inserts, not durable",
-            Work::PointReads => "point reads, cached",
-            Work::Scans => "seek and 10 next",
-        }
+impl Tuning {
+    /// For a log that nothing shortens.
+    pub fn long_log() -> Tuning {
+        Tuning { memtable_bytes: 2 << 30, checkpoints: false, ..Tuning::default() }
     }
 }
 
@@ -54,83 +48,84 @@ impl Work {
 pub trait Peer {
     fn name(&self) -> &'static str;
 
-    /// Whether it can run on this machine.
-    fn installed(&self) -> bool;
+    /// Why it cannot run on this machine, if it cannot.
+    fn missing(&self) -> Option<String> {
+        None
+    }
 
-    /// Commits per second of one row each, by so many clients, to a fresh database.
-    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64>;
+    /// Whether it has what `work` is about.
+    fn does(&self, work: Work) -> bool;
 
-    /// Reads per second of random rows that are there.
-    fn point_reads(&mut self) -> Result<f64>;
+    /// Opens the database in `dir`, creating it if the folder is empty.
+    fn open(&self, dir: &Path, tuning: Tuning) -> Result<Box<dyn Store>>;
 
-    /// Seeks per second to a random row, each with ten steps behind it.
-    fn scans(&mut self) -> Result<f64>;
+    /// Operations per second, from an engine that comes with a benchmark of its own.
+    fn own_rate(&self, _: Work, _: &Path, _rows: u64, _seconds: u64) -> Result<Option<f64>> {
+        Ok(None)
+    }
 
-    /// Operations per second.
-    fn run(&mut self, work: Work) -> Result<f64> {
-        match work {
-            Work::DurableCommits(clients) => self.commits(clients, true),
-            Work::Inserts => self.commits(1, false),
-            Work::PointReads => self.point_reads(),
-            Work::Scans => self.scans(),
-        }
+    /// Whether a file of the database, named relative to its folder, is a log. Logs are left out of the size on disk,
+    /// because what they have at a moment is chance.
+    fn is_log(&self, _name: &str) -> bool {
+        false
     }
 }
 
-pub fn all(dir: &Path, rows: u64, seconds: u64) -> Vec<Box<dyn Peer>> {
-    let setup = |name: &str| Setup { dir: dir.join(name), rows, seconds };
+/// An open database. Dropping it closes it in order.
+pub trait Store: Sync {
+    /// A thread's access. `durable` says whether its commits are acknowledged when synced or before.
+    fn session(&self, durable: bool) -> Result<Box<dyn Session + '_>>;
+
+    /// Commits many rows at once, ascending by key.
+    fn load(&self, rows: &mut dyn Iterator<Item = (Key, Vec<u8>)>) -> Result<()>;
+
+    /// Brings rows `0..rows` into the cache.
+    fn warm(&self, rows: u64) -> Result<()> {
+        let mut session = self.session(false)?;
+        for id in 0..rows {
+            session.get(&key(id))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for or does what is left to do in the background; with `whole`, also merges all into one.
+    fn settle(&self, whole: bool) -> Result<()>;
+
+    /// Bytes that its processes have caused to be written to disk so far.
+    fn written_bytes(&self) -> Result<u64> {
+        machine::written_bytes(std::process::id())
+    }
+
+    /// Ends other processes of it as abruptly as this one is about to end.
+    fn kill(&self) {}
+
+    /// Bytes of log that a recovery would read, if they are not the log files whole.
+    fn log_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+}
+
+/// One thread's access to a store.
+pub trait Session {
+    /// Commits one row, replacing what stood there.
+    fn put(&mut self, key: &Key, value: &[u8]) -> Result<()>;
+
+    /// Whether the row is there; reads its value.
+    fn get(&mut self, key: &Key) -> Result<bool>;
+
+    /// Reads up to `count` rows from `key` on; how many there were.
+    fn scan(&mut self, key: &Key, count: usize) -> Result<usize>;
+}
+
+pub fn all() -> Vec<Box<dyn Peer>> {
     vec![
-        Box::new(strata::Strata::new(setup("strata"))),
-        Box::new(rocksdb::RocksDb::new(setup("rocksdb"))),
-        Box::new(fjall::Fjall::new(setup("fjall"))),
-        Box::new(redb::Redb::new(setup("redb"))),
+        Box::new(strata::Strata),
+        Box::new(rocksdb::RocksDb),
+        Box::new(db_bench::DbBench),
+        Box::new(fjall::Fjall),
+        Box::new(redb::Redb),
+        Box::new(sqlite::Sqlite),
+        Box::new(postgresql::PostgreSql),
+        Box::new(disk::Disk),
     ]
-}
-
-/// Where and how long an engine works.
-pub struct Setup {
-    pub dir: std::path::PathBuf,
-    pub rows: u64,
-    pub seconds: u64,
-}
-
-impl Setup {
-    /// An empty folder for a fresh database, on a disk that has nothing left to write for others.
-    pub fn fresh(&self, what: &str) -> Result<std::path::PathBuf> {
-        let dir = self.dir.join(what);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir)?;
-        }
-        std::fs::create_dir_all(&dir)?;
-        std::process::Command::new("sync").status()?;
-        Ok(dir)
-    }
-
-    /// Calls of `operation` per second, by so many threads for the set time. It gets its thread's random numbers.
-    pub fn rate(&self, threads: usize, operation: impl Fn(&mut Random) -> Result<()> + Sync) -> Result<f64> {
-        let (done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let started = Instant::now();
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads)
-                .map(|thread| {
-                    let (done, stop, operation) = (&done, &stop, &operation);
-                    scope.spawn(move || -> Result<()> {
-                        let (mut random, mut count) = (Random(thread as u64 * 7919 + 1), 0);
-                        while !stop.load(Ordering::Relaxed) {
-                            operation(&mut random)?;
-                            count += 1;
-                        }
-                        done.fetch_add(count, Ordering::Relaxed);
-                        Ok(())
-                    })
-                })
-                .collect();
-            std::thread::sleep(Duration::from_secs(self.seconds));
-            stop.store(true, Ordering::Relaxed);
-            for worker in workers {
-                worker.join().expect("a worker panicked")?;
-            }
-            Ok(done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
-        })
-    }
 }

@@ -1,11 +1,14 @@
 //! Strata's row store, without a column store: a table of kind `row`.
+//!
+//! A buffered commit is in memory until the next sync, a tenth of a second at most; the engine offers no level that only
+//! hands a commit to the operating system.
 
 use std::any::Any;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use arrow_schema::{DataType, Field};
 use strata_oltp::cold::{ColdJob, ColdOutput, ColdPlan, RowPart, SealedMarks, SegmentRecord};
 use strata_oltp::db::Durability;
@@ -13,60 +16,38 @@ use strata_oltp::env::Env;
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::key::table_range;
 use strata_oltp::schema::{Column, StorageKind};
-use strata_oltp::{
-    ColdTier, ColdView, ColumnId, Db, Error, FileId, Location, Options, SeqNo, Snapshot, TableId, TableSchema,
-};
+use strata_oltp::{ColdTier, ColdView, ColumnId, Db, Error, FileId, Location, Options, SeqNo, TableId, TableSchema};
 
-use super::{Peer, Setup};
-use crate::data::{KEY_BYTES, Random, key, value};
+use super::{Peer, Session, Store, Tuning};
+use crate::data::{KEY_BYTES, Key};
+use crate::works::Work;
 
-const TABLE: TableId = TableId(1);
+pub const TABLE: TableId = TableId(1);
+const FULL_KEY_BYTES: usize = 6 + KEY_BYTES;
 
-pub struct Strata {
-    setup: Setup,
-    loaded: Option<Db>,
+pub struct Strata;
+
+struct Open {
+    db: Db,
     schema: Arc<TableSchema>,
 }
 
-impl Strata {
-    pub fn new(setup: Setup) -> Strata {
-        let column = |id, name| Column { id: ColumnId(id), field: Field::new(name, DataType::BinaryView, false) };
-        let schema = TableSchema::new(TABLE, 1, vec![column(1, "key"), column(2, "value")], vec![0]);
-        Strata { setup, loaded: None, schema: Arc::new(schema.expect("a sound schema")) }
-    }
-
-    fn open(&self, dir: &Path) -> Result<Db> {
-        let env: Arc<dyn Env> = Arc::new(OsEnv::new());
-        let options = Options { block_cache_bytes_max: 512 << 20, ..Options::default() };
-        let db = Db::open(env, dir, options, Arc::new(RowsOnly))?;
-        db.register_table(Arc::clone(&self.schema), StorageKind::Row);
-        db.start_background();
-        Ok(db)
-    }
-
-    /// The database that is read: all rows, merged into one run, as `db_bench` reads a compacted one.
-    fn loaded(&mut self) -> Result<&Db> {
-        if self.loaded.is_none() {
-            let db = self.open(&self.setup.fresh("loaded")?)?;
-            let mut random = Random(7);
-            for from in (0..self.setup.rows).step_by(1000) {
-                let mut transaction = db.begin()?;
-                for id in from..(from + 1000).min(self.setup.rows) {
-                    transaction.put(TABLE, full_key(id).to_vec(), value(&mut random).to_vec())?;
-                }
-                transaction.commit(Durability::Buffered)?;
-            }
-            db.merge_runs(TABLE)?;
-            self.loaded = Some(db);
-        }
-        self.loaded.as_ref().ok_or_else(|| anyhow::anyhow!("just loaded"))
-    }
+/// Opens a database whose one table has a key and a value, and starts its background threads.
+pub fn open(dir: &Path, options: Options) -> Result<(Db, Arc<TableSchema>)> {
+    let column = |id, name| Column { id: ColumnId(id), field: Field::new(name, DataType::BinaryView, false) };
+    let schema = Arc::new(TableSchema::new(TABLE, 1, vec![column(1, "key"), column(2, "value")], vec![0])?);
+    let env: Arc<dyn Env> = Arc::new(OsEnv::new());
+    let db = Db::open(env, dir, options, Arc::new(RowsOnly))?;
+    db.register_table(Arc::clone(&schema), StorageKind::Row);
+    db.start_background();
+    Ok((db, schema))
 }
 
-fn full_key(id: u64) -> [u8; 6 + KEY_BYTES] {
-    let mut full = [0; 6 + KEY_BYTES];
+/// `key` as the table's full key.
+pub fn full_key(key: &Key) -> [u8; FULL_KEY_BYTES] {
+    let mut full = [0; FULL_KEY_BYTES];
     full[..4].copy_from_slice(&TABLE.0.to_be_bytes());
-    full[6..].copy_from_slice(&key(id));
+    full[6..].copy_from_slice(key);
     full
 }
 
@@ -75,55 +56,105 @@ impl Peer for Strata {
         "strata"
     }
 
-    fn installed(&self) -> bool {
+    fn does(&self, _: Work) -> bool {
         true
     }
 
-    fn commits(&mut self, clients: usize, durable: bool) -> Result<f64> {
-        let durability = if durable { Durability::Durable } else { Durability::Buffered };
-        let db = self.open(&self.setup.fresh("commits")?)?;
-        let rows = self.setup.rows;
-        let rate = self.setup.rate(clients, |random| {
-            loop {
-                let mut transaction = db.begin()?;
-                transaction.put(TABLE, full_key(random.next() % rows).to_vec(), value(random).to_vec())?;
-                match transaction.commit(durability) {
-                    Ok(_) => return Ok(()),
-                    Err(Error::Conflict { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        })?;
-        db.close()?;
-        Ok(rate)
+    fn open(&self, dir: &Path, tuning: Tuning) -> Result<Box<dyn Store>> {
+        let mut options = Options {
+            block_cache_bytes_max: tuning.cache_bytes,
+            memtable_bytes_max: tuning.memtable_bytes,
+            ..Options::default()
+        };
+        if !tuning.checkpoints {
+            options.wal_bytes_max = 8 << 30;
+            options.memory_bytes_max = 8 << 30;
+        }
+        let (db, schema) = open(dir, options)?;
+        Ok(Box::new(Open { db, schema }))
     }
 
-    fn point_reads(&mut self) -> Result<f64> {
-        let (schema, db, rows) = (Arc::clone(&self.schema), self.loaded()?.clone(), self.setup.rows);
-        self.setup.rate(1, |random| {
-            ensure!(db.get(&schema, &full_key(random.next() % rows))?.is_some(), "a row is missing");
-            Ok(())
-        })
-    }
-
-    fn scans(&mut self) -> Result<f64> {
-        let (db, rows) = (self.loaded()?.clone(), self.setup.rows);
-        self.setup.rate(1, |random| scan(&db.snapshot(), random.next() % rows))
+    fn is_log(&self, name: &str) -> bool {
+        name.starts_with("wal/")
     }
 }
 
-fn scan(snapshot: &Snapshot, from: u64) -> Result<()> {
-    let end = table_range(TABLE).end;
-    let Some(rows) = snapshot.view().rows(TABLE) else { return Ok(()) };
-    let start = full_key(from);
-    let mut cursor = rows.scan(&start..&end, snapshot.seqno(), None)?;
-    for _ in 0..11 {
-        if !cursor.next()? {
-            break;
-        }
-        std::hint::black_box((cursor.key(), cursor.value()));
+impl Store for Open {
+    fn session(&self, durable: bool) -> Result<Box<dyn Session + '_>> {
+        let durability = if durable { Durability::Durable } else { Durability::Buffered };
+        Ok(Box::new(Access { open: self, durability }))
     }
-    Ok(())
+
+    fn load(&self, rows: &mut dyn Iterator<Item = (Key, Vec<u8>)>) -> Result<()> {
+        let mut rows = rows.peekable();
+        while rows.peek().is_some() {
+            let mut transaction = self.db.begin()?;
+            for (key, value) in rows.by_ref().take(1000) {
+                transaction.put(TABLE, full_key(&key).to_vec(), value)?;
+            }
+            transaction.commit(Durability::Buffered)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&self, whole: bool) -> Result<()> {
+        if whole {
+            self.db.merge_runs(TABLE)?;
+        } else {
+            self.db.flush(None)?;
+        }
+        while self.db.step()? {}
+        Ok(())
+    }
+
+    fn log_bytes(&self) -> Result<Option<u64>> {
+        Ok(Some(self.db.stats().wal_bytes))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Err(error) = self.db.clone().close() {
+            eprintln!("strata: closing failed: {error}");
+        }
+    }
+}
+
+struct Access<'a> {
+    open: &'a Open,
+    durability: Durability,
+}
+
+impl Session for Access<'_> {
+    fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
+        loop {
+            let mut transaction = self.open.db.begin()?;
+            transaction.put(TABLE, full_key(key).to_vec(), value.to_vec())?;
+            match transaction.commit(self.durability) {
+                Ok(_) => return Ok(()),
+                // Another thread wrote the row at the same moment.
+                Err(Error::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn get(&mut self, key: &Key) -> Result<bool> {
+        Ok(self.open.db.get(&self.open.schema, &full_key(key))?.is_some())
+    }
+
+    fn scan(&mut self, key: &Key, count: usize) -> Result<usize> {
+        let snapshot = self.open.db.snapshot();
+        let (start, end) = (full_key(key), table_range(TABLE).end);
+        let Some(rows) = snapshot.view().rows(TABLE) else { return Ok(0) };
+        let mut cursor = rows.scan(&start..&end, snapshot.seqno(), None)?;
+        let mut found = 0;
+        while found < count && cursor.next()? {
+            std::hint::black_box((cursor.key(), cursor.value()));
+            found += 1;
+        }
+        Ok(found)
+    }
 }
 
 /// No column store: tables of kind `row` have no use for one.
