@@ -18,11 +18,8 @@ pub(crate) use std::{
     thread,
 };
 
-#[cfg(not(shuttle))]
-pub(crate) use quick_cache::sync::Cache;
-
 #[cfg(shuttle)]
-pub(crate) use self::scheduled::{ArcSwap, Cache};
+pub(crate) use self::scheduled::ArcSwap;
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::{Condvar, Mutex, MutexGuard, RwLock, atomic},
@@ -40,50 +37,9 @@ pub(crate) fn point() {
 mod scheduled {
     //! What the scheduler does not bring along.
 
-    use std::hash::Hash;
     use std::ops::Deref;
 
-    use quick_cache::{Weighter, unsync};
-
-    use super::{Arc, Mutex, MutexGuard, PoisonError};
-
-    /// `quick_cache::sync::Cache` as far as this crate uses it: its locks are `std`'s, and what it evicts may reach a point
-    /// where another thread runs, which then must not find one of them taken.
-    pub(crate) struct Cache<K, V, W>(Mutex<unsync::Cache<K, V, W>>);
-
-    impl<K: Hash + Eq, V: Clone, W: Weighter<K, V>> Cache<K, V, W> {
-        pub(crate) fn with_weighter(entry_count: usize, weight_max: u64, weighter: W) -> Cache<K, V, W> {
-            Cache(Mutex::new(unsync::Cache::with_weighter(entry_count, weight_max, weighter)))
-        }
-
-        fn entries(&self) -> MutexGuard<'_, unsync::Cache<K, V, W>> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-
-        pub(crate) fn get(&self, key: &K) -> Option<V> {
-            self.entries().get(key).cloned()
-        }
-
-        pub(crate) fn insert(&self, key: K, value: V) {
-            self.entries().insert(key, value);
-        }
-
-        pub(crate) fn retain(&self, keep: impl Fn(&K, &V) -> bool) {
-            self.entries().retain(|key, value| keep(key, value));
-        }
-
-        pub(crate) fn clear(&self) {
-            self.entries().clear();
-        }
-
-        pub(crate) fn weight(&self) -> u64 {
-            self.entries().weight()
-        }
-
-        pub(crate) fn set_capacity(&self, weight_max: u64) {
-            self.entries().set_capacity(weight_max);
-        }
-    }
+    use super::{Arc, Mutex, PoisonError};
 
     /// `arc_swap::ArcSwap` as far as this crate uses it: one step per call, at which others may run.
     #[derive(Debug, Default)]

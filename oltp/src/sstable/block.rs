@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::node::Child;
 use super::varint::{Damage, Reader, put_varint};
 use crate::cache::Charge;
+use crate::cache::slot::Uses;
 use crate::iter::VersionKind;
 use crate::seqno::SeqNo;
 
@@ -164,6 +166,7 @@ pub struct Block {
     entry_count: u32,
     restart_interval: u32,
     first_seqno: SeqNo,
+    uses: Uses,
     /// What the cache took from the memory budget for it.
     charge: Option<Charge>,
 }
@@ -206,6 +209,7 @@ impl Block {
             restart_interval,
             first_seqno,
             bytes,
+            uses: Uses::default(),
             charge: None,
         })
     }
@@ -287,17 +291,85 @@ impl Block {
         }
     }
 
+    /// Looks for the newest version of `key` at or before `seqno`; `hash` is the key's.
+    #[inline]
+    pub fn find(&self, key: &[u8], hash: u64, seqno: SeqNo) -> Result<Find<'_>, Damage> {
+        match self.bucket(hash) {
+            // All versions of the key within this block lie in this one interval, or the bucket would be a collision.
+            Some(restart) if usize::from(restart) < self.restart_count.min(HASHED_RESTARTS_MAX) => {
+                let restart = usize::from(restart);
+                let last = restart + 1 == self.restart_count;
+                let end = if last { self.entries_end } else { self.restart(restart + 1)? };
+                self.find_between(self.restart(restart)?, end, key, seqno)
+            }
+            Some(BUCKET_FREE) => Ok(Find::Beyond),
+            None | Some(BUCKET_COLLISION) => {
+                let restart = self.search_restart(key, seqno)?;
+                self.find_between(self.restart(restart)?, self.entries_end, key, seqno)
+            }
+            Some(_) => Err(Damage { at: self.buckets.start, what: "bucket names a restart that does not exist" }),
+        }
+    }
+
+    /// Walks from the restart at `at` to `end`. No key is put together: of the one before it is known how much of it
+    /// is the beginning of `key`, and that it lies before it.
+    #[inline]
+    fn find_between(&self, mut at: usize, end: usize, key: &[u8], seqno: SeqNo) -> Result<Find<'_>, Damage> {
+        let (mut matched, mut previous_bytes) = (0, 0);
+        while at < end {
+            let entry = self.entry(at)?;
+            if entry.shared > previous_bytes {
+                return Err(Damage { at, what: "key shares more than its predecessor has" });
+            }
+            previous_bytes = entry.shared + entry.suffix.len();
+            // Sharing more than matched, it differs from `key` where its predecessor does, and lies before it too.
+            if entry.shared <= matched {
+                let rest = &key[entry.shared..];
+                let common = shared_prefix(entry.suffix, rest);
+                // `None` lies before any byte, as it should.
+                match entry.suffix.get(common).cmp(&rest.get(common)) {
+                    Ordering::Equal if entry.seqno <= seqno => {
+                        let value = &self.bytes[entry.value];
+                        return Ok(Find::Found { seqno: entry.seqno, kind: entry.kind, value });
+                    }
+                    Ordering::Less | Ordering::Equal => matched = entry.shared + common,
+                    Ordering::Greater => return Ok(Find::Absent),
+                }
+            }
+            at = entry.value.end;
+        }
+        Ok(Find::Beyond)
+    }
+
+    #[inline]
     fn bucket(&self, hash: u64) -> Option<u8> {
         let buckets = &self.bytes[self.buckets.clone()];
         if buckets.is_empty() { None } else { Some(buckets[(hash >> 32) as usize % buckets.len()]) }
     }
 }
 
+impl Child for Block {
+    fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
 /// Result of a point search within one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// The cursor stands on the version asked for.
-    Found,
+#[derive(Debug, PartialEq, Eq)]
+pub enum Find<'a> {
+    /// The version asked for.
+    Found {
+        /// Its commit.
+        seqno: SeqNo,
+        /// What happened to the key.
+        kind: VersionKind,
+        /// The row, empty for a delete.
+        value: &'a [u8],
+    },
     /// The run has no such version.
     Absent,
     /// Not in this block; versions of the key may follow in the next.
@@ -397,34 +469,6 @@ impl BlockCursor {
             }
         }
         Ok(false)
-    }
-
-    /// Looks for the newest version of `key` at or before `seqno`; `hash` is the key's.
-    pub fn probe(&mut self, key: &[u8], hash: u64, seqno: SeqNo) -> Result<Probe, Damage> {
-        let restart = match self.block.bucket(hash) {
-            None | Some(BUCKET_COLLISION) => {
-                return Ok(match self.seek(key, seqno)? {
-                    true if self.key == key => Probe::Found,
-                    true => Probe::Absent,
-                    false => Probe::Beyond,
-                });
-            }
-            Some(BUCKET_FREE) => return Ok(Probe::Beyond),
-            Some(restart) => usize::from(restart),
-        };
-        if restart >= self.block.restart_count {
-            return Err(Damage { at: self.block.buckets.start, what: "bucket names a restart that does not exist" });
-        }
-        // All versions of the key within this block lie in this one interval, or the bucket would be a collision.
-        let last = restart + 1 == self.block.restart_count;
-        let end = if last { self.block.entries_end } else { self.block.restart(restart + 1)? };
-        self.rewind(self.block.restart(restart)?);
-        while self.next_at < end && self.next()? {
-            if compare((&self.key, self.seqno), (key, seqno)) != Ordering::Less {
-                return Ok(if self.key == key { Probe::Found } else { Probe::Absent });
-            }
-        }
-        Ok(Probe::Beyond)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::block::{Block, BlockCursor};
 use super::index::Handle;
+use super::node::Leaf;
 use super::reader::{Run, in_bounds};
 use crate::error::{Error, Result};
 use crate::file::FileKind;
@@ -15,86 +16,77 @@ const READ_AHEAD_BYTES_MAX: usize = 256 << 10;
 const READ_AHEAD_BYTES_MIN: usize = 16 << 10;
 
 /// Position in the index: on the entry of one data block.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct IndexCursor {
-    root: BlockCursor,
-    /// Cursor in the current partition of a two-level index.
-    partition: Option<BlockCursor>,
+    /// The partition under the cursor, and which one of the root's it is.
+    leaf: Option<Arc<Leaf>>,
+    leaf_at: usize,
+    /// The current entry of the partition.
+    at: usize,
 }
 
 impl IndexCursor {
     /// Before the first entry.
-    pub fn new(run: &Run) -> IndexCursor {
-        IndexCursor { root: BlockCursor::new(Arc::clone(run.root())), partition: None }
-    }
-
-    fn two_levels(run: &Run) -> bool {
-        run.footer().index_levels == 2
+    pub fn new() -> IndexCursor {
+        IndexCursor::default()
     }
 
     /// Moves to the first block whose separator is at or after `key`; `false` if all keys lie before it.
-    pub fn seek(&mut self, run: &Run, key: &[u8], fill_cache: bool) -> Result<bool> {
-        let root_at = run.root().offset();
-        if !self.root.seek(key, SeqNo::MAX).map_err(|d| run.damaged(root_at, d))? {
-            self.partition = None;
+    pub fn seek(&mut self, run: &Run, key: &[u8]) -> Result<bool> {
+        // A seek needs its partition soon again; a walk through the whole index does not.
+        let Some((leaf_at, leaf)) = run.leaf_for(key)? else {
+            // Where `next` finds nothing either.
+            self.leaf_at = run.leaf_count();
+            self.leaf = None;
             return Ok(false);
-        }
-        if !Self::two_levels(run) {
-            return Ok(true);
-        }
-        let partition = self.open_partition(run, fill_cache)?;
-        let offset = partition.block().offset();
-        if partition.seek(key, SeqNo::MAX).map_err(|d| run.damaged(offset, d))? {
-            return Ok(true);
-        }
-        // The root names each partition by its last separator, so the search cannot run off its end.
-        Err(Error::corrupt(FileKind::Run, run.path(), offset, "index partition ends before its separator"))
+        };
+        self.leaf_at = leaf_at;
+        self.at = leaf.search(key);
+        let found = self.at < leaf.count();
+        self.leaf = Some(leaf.into_arc());
+        Ok(found)
     }
 
-    /// Moves to the next block, or onto the first.
+    /// Moves to the next block, or onto the first. A partition it enters stays in the cache only with `fill_cache`.
     pub fn next(&mut self, run: &Run, fill_cache: bool) -> Result<bool> {
-        if let Some(partition) = &mut self.partition {
-            let offset = partition.block().offset();
-            if partition.next().map_err(|d| run.damaged(offset, d))? {
+        if let Some(leaf) = &self.leaf {
+            self.at += 1;
+            if self.at < leaf.count() {
                 return Ok(true);
             }
+            self.leaf = None;
+            self.leaf_at += 1;
         }
-        let root_at = run.root().offset();
-        if !self.root.next().map_err(|d| run.damaged(root_at, d))? {
+        if self.leaf_at >= run.leaf_count() {
             return Ok(false);
         }
-        if !Self::two_levels(run) {
-            return Ok(true);
-        }
-        let partition = self.open_partition(run, fill_cache)?;
-        let offset = partition.block().offset();
-        partition.next().map_err(|d| run.damaged(offset, d))
+        self.leaf = Some(run.leaf(self.leaf_at, fill_cache)?.into_arc());
+        self.at = 0;
+        Ok(true)
     }
 
-    fn open_partition(&mut self, run: &Run, fill_cache: bool) -> Result<&mut BlockCursor> {
-        let handle = Handle::decode(self.root.value()).map_err(|d| run.damaged(run.root().offset(), d))?;
-        let block = run.block(handle, fill_cache)?;
-        Ok(match &mut self.partition {
-            Some(partition) => {
-                partition.reset(block);
-                partition
-            }
-            vacant => vacant.insert(BlockCursor::new(block)),
-        })
+    /// The partition under the cursor.
+    ///
+    /// # Panics
+    /// If the cursor stands on no entry.
+    #[expect(clippy::expect_used, reason = "read only after a move that found an entry")]
+    pub fn leaf(&self) -> &Arc<Leaf> {
+        self.leaf.as_ref().expect("the cursor stands on an entry")
     }
 
-    fn entry(&self) -> &BlockCursor {
-        self.partition.as_ref().unwrap_or(&self.root)
+    /// Which of the partition's entries is the current one.
+    pub fn at(&self) -> usize {
+        self.at
     }
 
     /// Separator of the current block.
-    pub fn separator(&self) -> &[u8] {
-        self.entry().key()
+    pub fn separator(&self) -> Vec<u8> {
+        self.leaf().separator(self.at)
     }
 
     /// Place of the current block.
-    pub fn handle(&self, run: &Run) -> Result<Handle> {
-        Handle::decode(self.entry().value()).map_err(|d| run.damaged(self.entry().block().offset(), d))
+    pub fn handle(&self) -> Handle {
+        self.leaf().handle(self.at)
     }
 }
 
@@ -119,8 +111,7 @@ struct ReadAhead {
 
 impl RunCursor {
     pub(super) fn new(run: Arc<Run>, fill_cache: bool) -> RunCursor {
-        let index = IndexCursor::new(&run);
-        RunCursor { run, index, block: None, valid: false, fill_cache, ahead: ReadAhead::default() }
+        RunCursor { run, index: IndexCursor::new(), block: None, valid: false, fill_cache, ahead: ReadAhead::default() }
     }
 
     /// The run under the cursor.
@@ -130,10 +121,16 @@ impl RunCursor {
     }
 
     /// Loads the block that the index cursor stands on and puts the block cursor before its first entry.
-    fn load_block(&mut self) -> Result<&mut BlockCursor> {
-        let handle = self.index.handle(&self.run)?;
-        let block =
-            if self.fill_cache { self.run.block(handle, true)? } else { self.ahead.block(&self.run, handle)? };
+    fn load_block(&mut self, fill_cache: bool) -> Result<&mut BlockCursor> {
+        let (leaf, at) = (self.index.leaf(), self.index.at());
+        let block = if fill_cache {
+            self.run.block(leaf, at)?.into_arc()
+        } else {
+            match self.run.cached(leaf, at) {
+                Some(block) => block.into_arc(),
+                None => self.ahead.block(&self.run, leaf.handle(at))?,
+            }
+        };
         Ok(match &mut self.block {
             Some(cursor) => {
                 cursor.reset(block);
@@ -146,7 +143,7 @@ impl RunCursor {
     /// Moves on to the first entry of the next block that has one.
     fn next_block(&mut self) -> Result<bool> {
         while self.index.next(&self.run, self.fill_cache)? {
-            let block = self.load_block()?;
+            let block = self.load_block(self.fill_cache)?;
             let offset = block.block().offset();
             if block.next().map_err(|d| self.run.damaged(offset, d))? {
                 return Ok(true);
@@ -164,9 +161,6 @@ impl RunCursor {
 
 impl ReadAhead {
     fn block(&mut self, run: &Run, handle: Handle) -> Result<Arc<Block>> {
-        if let Some(block) = run.cache().get(run.id(), handle.offset) {
-            return Ok(block);
-        }
         let bytes = handle.bytes as usize;
         let start = handle.offset.checked_sub(self.offset).and_then(|start| usize::try_from(start).ok());
         let held = start.and_then(|start| self.bytes.get(start..start.checked_add(bytes)?));
@@ -235,10 +229,11 @@ impl Cursor for RunCursor {
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
         self.valid = false;
-        let mut in_range = self.index.seek(&self.run, key, self.fill_cache)?;
+        let mut in_range = self.index.seek(&self.run, key)?;
         // Versions of `key` may fill several blocks, so each is searched until one has an entry at or after the target.
         while in_range {
-            let block = self.load_block()?;
+            // A short scan is much like a point read: its first block may be wanted again.
+            let block = self.load_block(true)?;
             let offset = block.block().offset();
             if block.seek(key, seqno).map_err(|d| self.run.damaged(offset, d))? {
                 self.valid = true;

@@ -21,6 +21,7 @@ pub(crate) mod varint;
 pub(crate) mod block;
 pub(crate) mod frame;
 pub(crate) mod index;
+pub(crate) mod node;
 
 pub(crate) mod filter;
 pub(crate) mod footer;

@@ -1,22 +1,24 @@
 //! `Run`: an open run. Footer, filter, index root and properties are read once and stay in memory.
 //!
-//! A point read asks the filter, then the index, then one block (two if versions of the key spill over). Blocks come
-//! from the [`BlockCache`] or from the file, verified on the way in.
+//! A point read asks the filter, then the index, then one block (two if versions of the key spill over). Index
+//! partitions and blocks come from the slots of the index or from the file, verified on the way in.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::block::{Block, BlockCursor, Probe};
+use super::block::{Block, Find};
 use super::cursor::{IndexCursor, RunCursor};
 use super::filter::{Filter, key_hash};
 use super::footer::{FOOTER_BYTES, Footer};
 use super::frame;
 use super::index::Handle;
+use super::node::{Leaf, Root};
 use super::properties::Properties;
 use super::varint::Damage;
 use super::{FORMAT_VERSION, verify};
+use crate::cache::slot::Held;
 use crate::cache::{BlockCache, Charge};
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
@@ -35,7 +37,8 @@ pub struct Run {
     file: Arc<dyn File>,
     footer: Footer,
     properties: Properties,
-    root: Arc<Block>,
+    /// An index of one level is the only partition of a root made for it, and always in its slot.
+    index: Arc<Root>,
     filter: Option<Filter>,
     cache: Arc<BlockCache>,
     _charge: Option<Charge>,
@@ -78,12 +81,13 @@ impl Run {
             0 => None,
             _ => Some(Filter::new(load(footer.filter)?).map_err(|d| damaged(&path, footer.filter.offset, d))?),
         };
-        let root = Block::new(load(footer.index)?, footer.index.offset);
-        let root = Arc::new(root.map_err(|d| damaged(&path, footer.index.offset, d))?);
-        let pinned = root.byte_count() + filter.as_ref().map_or(0, Filter::byte_count);
+        let index = decode_index(load(footer.index)?, &footer);
+        let (index, index_bytes) = index.map_err(|d| damaged(&path, footer.index.offset, d))?;
+        let index = Arc::new(index);
+        let pinned = index_bytes + filter.as_ref().map_or(0, Filter::byte_count);
         let charge = cache.charge_metadata(pinned as u64);
         let meta = meta.clone();
-        Ok(Arc::new(Run { meta, path, file, footer, properties, root, filter, cache, _charge: charge }))
+        Ok(Arc::new(Run { meta, path, file, footer, properties, index, filter, cache, _charge: charge }))
     }
 
     /// The run as the manifest knows it.
@@ -117,6 +121,20 @@ impl Run {
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`].
     pub fn get(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, VersionKind, Vec<u8>)>> {
+        self.get_with(key, at, |seqno, kind, value| (seqno, kind, value.to_vec()))
+    }
+
+    /// As [`Run::get`], without the copy: `read` sees the bytes where they lie.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Io`].
+    #[inline]
+    pub fn get_with<R>(
+        &self,
+        key: &[u8],
+        at: SeqNo,
+        read: impl FnOnce(SeqNo, VersionKind, &[u8]) -> R,
+    ) -> Result<Option<R>> {
         if key < &self.meta.key_min[..] || key > &self.meta.key_max[..] || at < self.meta.seqno_min {
             return Ok(None);
         }
@@ -124,20 +142,25 @@ impl Run {
         if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
             return Ok(None);
         }
-        let mut index = IndexCursor::new(self);
-        let mut found = index.seek(self, key, true)?;
-        while found {
-            let block = self.block(index.handle(self)?, true)?;
-            let mut cursor = BlockCursor::new(block);
-            match cursor.probe(key, hash, at).map_err(|d| self.damaged(cursor.block().offset(), d))? {
-                Probe::Found => return Ok(Some((cursor.seqno(), cursor.kind(), cursor.value().to_vec()))),
-                Probe::Absent => return Ok(None),
+        let Some((mut leaf_at, mut leaf)) = self.leaf_for(key)? else { return Ok(None) };
+        let mut entry = leaf.search(key);
+        loop {
+            if entry == leaf.count() {
+                leaf_at += 1;
+                if leaf_at >= self.leaf_count() {
+                    return Ok(None);
+                }
+                (leaf, entry) = (self.leaf(leaf_at, true)?, 0);
+            }
+            let block = self.block(&leaf, entry)?;
+            match block.find(key, hash, at).map_err(|d| self.damaged(block.offset(), d))? {
+                Find::Found { seqno, kind, value } => return Ok(Some(read(seqno, kind, value))),
+                Find::Absent => return Ok(None),
                 // A separator above the key says that the next block begins above it too.
-                Probe::Beyond if index.separator() != key => return Ok(None),
-                Probe::Beyond => found = index.next(self, true)?,
+                Find::Beyond if !leaf.is_separator(entry, key) => return Ok(None),
+                Find::Beyond => entry += 1,
             }
         }
-        Ok(None)
     }
 
     /// A cursor before the first version. Blocks it reads stay in the cache only with `fill_cache`: a long scan
@@ -163,9 +186,9 @@ impl Run {
     /// [`Error::Corrupt`] or [`Error::Io`].
     pub fn split_keys(&self, parts: usize) -> Result<Vec<Vec<u8>>> {
         let mut separators: Vec<Vec<u8>> = Vec::new();
-        let mut index = IndexCursor::new(self);
+        let mut index = IndexCursor::new();
         while index.next(self, true)? {
-            separators.push(index.separator().to_vec());
+            separators.push(index.separator());
         }
         let count = separators.len();
         // The last block's separator is the last key, so cutting there would leave an empty part.
@@ -196,27 +219,81 @@ impl Run {
         self.filter.as_ref()
     }
 
-    pub(super) fn root(&self) -> &Arc<Block> {
-        &self.root
-    }
-
-    pub(super) fn cache(&self) -> &BlockCache {
-        &self.cache
-    }
-
     /// An error about the stored block at `offset`.
     pub(super) fn damaged(&self, offset: u64, damage: Damage) -> Error {
         damaged(&self.path, offset, damage)
     }
 
-    /// The block at `handle`, from the cache or the file; kept in the cache if `fill_cache`.
-    pub(super) fn block(&self, handle: Handle, fill_cache: bool) -> Result<Arc<Block>> {
-        if let Some(block) = self.cache.get(self.meta.run, handle.offset) {
-            return Ok(block);
+    /// Number of index partitions.
+    pub(super) fn leaf_count(&self) -> usize {
+        self.index.count()
+    }
+
+    /// The partition that leads to `key`, and which one it is; `None` if all keys lie before it.
+    #[inline]
+    pub(super) fn leaf_for(&self, key: &[u8]) -> Result<Option<(usize, Held<Leaf>)>> {
+        let at = self.index.search(key);
+        if at < self.leaf_count() { Ok(Some((at, self.leaf(at, true)?))) } else { Ok(None) }
+    }
+
+    /// Index partition `at`; kept in memory, if it has to be read, only with `fill_cache`.
+    #[inline]
+    pub(super) fn leaf(&self, at: usize, fill_cache: bool) -> Result<Held<Leaf>> {
+        match self.index.child(at) {
+            Some(leaf) => Ok(leaf),
+            None => Ok(self.load_leaf(at, fill_cache)?.into()),
         }
-        let raw = read_raw(self.file(), &self.path, &self.meta, handle)?;
-        let block = Block::new(raw, handle.offset).map_err(|d| self.damaged(handle.offset, d))?;
-        Ok(if fill_cache { self.cache.insert(self.meta.run, block) } else { Arc::new(block) })
+    }
+
+    #[cold]
+    fn load_leaf(&self, at: usize, fill_cache: bool) -> Result<Arc<Leaf>> {
+        let root = &self.index;
+        let handle = root.handle(at);
+        self.cache.read_leaf((self.meta.run, handle.offset), || {
+            // Another thread may have been quicker between the look into the slot and the call.
+            if let Some(leaf) = root.child(at) {
+                return Ok(leaf.into_arc());
+            }
+            let raw = read_raw(self.file(), &self.path, &self.meta, handle)?;
+            let leaf = Leaf::decode(raw, handle.offset).map_err(|d| self.damaged(handle.offset, d))?;
+            // The root names each partition by its last separator, so that a search cannot run off its end.
+            if !leaf.is_separator(leaf.count() - 1, &root.separator(at)) {
+                let what = "index partition does not end with its separator";
+                return Err(Error::corrupt(FileKind::Run, &self.path, handle.offset, what));
+            }
+            Ok(if fill_cache { self.cache.keep_leaf(self.meta.run, root, at, leaf) } else { Arc::new(leaf) })
+        })
+    }
+
+    /// The data block that entry `at` of `leaf` leads to, from its slot or the file; kept if there is room.
+    #[inline]
+    pub(super) fn block(&self, leaf: &Arc<Leaf>, at: usize) -> Result<Held<Block>> {
+        match self.cached(leaf, at) {
+            Some(block) => Ok(block),
+            None => Ok(self.load_block(leaf, at)?.into()),
+        }
+    }
+
+    /// The data block that entry `at` of `leaf` leads to, if it is in memory.
+    #[inline]
+    pub(super) fn cached(&self, leaf: &Leaf, at: usize) -> Option<Held<Block>> {
+        let block = leaf.child(at);
+        self.cache.count(block.is_some());
+        block
+    }
+
+    #[cold]
+    fn load_block(&self, leaf: &Arc<Leaf>, at: usize) -> Result<Arc<Block>> {
+        let handle = leaf.handle(at);
+        self.cache.read_block((self.meta.run, handle.offset), || {
+            // Another thread may have been quicker between the look into the slot and the call.
+            if let Some(block) = leaf.child(at) {
+                return Ok(block.into_arc());
+            }
+            let raw = read_raw(self.file(), &self.path, &self.meta, handle)?;
+            let block = Block::new(raw, handle.offset).map_err(|d| self.damaged(handle.offset, d))?;
+            Ok(self.cache.keep_block(self.meta.run, leaf, at, block))
+        })
     }
 
     /// A block from its stored bytes, which were read ahead.
@@ -231,6 +308,20 @@ impl Leveled for Arc<Run> {
     fn meta(&self) -> &RunMeta {
         &self.meta
     }
+}
+
+/// The index from the bytes of its root, and how many bytes it holds in memory.
+fn decode_index(raw: Bytes, footer: &Footer) -> Result<(Root, usize), Damage> {
+    if footer.index_levels == 2 {
+        let root = Root::decode(raw, footer.index.offset)?;
+        let bytes = root.byte_count();
+        return Ok((root, bytes));
+    }
+    let leaf = Leaf::decode(raw, footer.index.offset)?;
+    let leaf_bytes = leaf.byte_count();
+    let root = Root::over(leaf, footer.index);
+    let bytes = leaf_bytes + root.byte_count();
+    Ok((root, bytes))
 }
 
 /// Damage in the stored block at `offset`, as an error. The place within a compressed block says little, so the

@@ -21,10 +21,10 @@ const PIECE_BYTES: usize = 1 << 20;
 pub fn verify(run: &Run) -> Result<()> {
     check_file(run)?;
     let mut census = Census::new(run);
-    let mut index = IndexCursor::new(run);
+    let mut index = IndexCursor::new();
     let mut data_end = 0;
     while index.next(run, false)? {
-        let handle = index.handle(run)?;
+        let handle = index.handle();
         let at = |what: &'static str| Error::corrupt(FileKind::Run, run.path(), handle.offset, what);
         if handle.offset != data_end || !in_bounds(handle, run.meta().file_bytes) {
             return Err(at("data blocks do not follow each other"));
@@ -38,7 +38,7 @@ pub fn verify(run: &Run) -> Result<()> {
         census.facts.raw_bytes += raw.len() as u64;
         census.facts.block_count += 1;
         let block = Block::new(raw.into(), handle.offset).map_err(|d| run.damaged(handle.offset, d))?;
-        census.block(block, index.separator()).map_err(|d| run.damaged(handle.offset, d))?;
+        census.block(block, &index.separator()).map_err(|d| run.damaged(handle.offset, d))?;
     }
     census.facts.created_ms = run.properties().created_ms;
     let at = run.footer().properties.offset;

@@ -41,7 +41,7 @@ fn read_all(bytes: Vec<u8>) -> Result<usize, Damage> {
     for id in 0..=KEYS {
         let key = key(id);
         cursor.seek(key.as_bytes(), SeqNo(7))?;
-        cursor.probe(key.as_bytes(), xxh3_64(key.as_bytes()), SeqNo(7))?;
+        block.find(key.as_bytes(), xxh3_64(key.as_bytes()), SeqNo(7))?;
     }
     Ok(count)
 }
@@ -61,6 +61,49 @@ fn damage_is_named() {
         let mut damaged = sound.clone();
         damaged[at] = byte;
         assert_eq!(read_all(damaged).unwrap_err().what, what, "byte {at} set to {byte}");
+    }
+}
+
+proptest! {
+    /// A point search finds what a walk finds, with a hash index and without.
+    #[test]
+    fn finding_is_walking(
+        keys in prop::collection::btree_set("[ab]{0,9}", 1..40),
+        others in prop::collection::vec("[abc]{0,9}", 0..20),
+        interval in 1u16..20,
+        hashed in any::<bool>(),
+    ) {
+        let mut builder = BlockBuilder::new(interval);
+        let mut versions: Vec<(&str, u64)> = Vec::new();
+        for key in &keys {
+            for seqno in (2..3 + key.len() as u64 % 3).rev() {
+                let previous = versions.last().map_or("", |(key, _)| key);
+                let shared = shared_prefix(previous.as_bytes(), key.as_bytes());
+                let hash = hashed.then(|| xxh3_64(key.as_bytes()));
+                builder.add(key.as_bytes(), shared, SeqNo(seqno), VersionKind::Put, &seqno.to_le_bytes(), hash);
+                versions.push((key, seqno));
+            }
+        }
+        let mut bytes = Vec::new();
+        builder.finish_into(&mut bytes);
+        let block = Block::new(Bytes::from(bytes), 0).unwrap();
+        for key in keys.iter().chain(&others) {
+            for at in 0..6 {
+                let expected = versions.iter().find(|(other, seqno)| other == key && *seqno <= at);
+                let found = block.find(key.as_bytes(), xxh3_64(key.as_bytes()), SeqNo(at)).unwrap();
+                match (found, expected) {
+                    (Find::Found { seqno, value, .. }, Some((_, expected))) => {
+                        prop_assert_eq!(seqno.0, *expected);
+                        prop_assert_eq!(value, expected.to_le_bytes());
+                    }
+                    // `Beyond` is right only if nothing in the block lies behind what was looked for, or if the hash
+                    // index knows that the key is not here.
+                    (Find::Absent, None) => {}
+                    (Find::Beyond, None) => prop_assert!(hashed || versions.iter().all(|(other, _)| *other <= key.as_str())),
+                    (found, expected) => prop_assert!(false, "{found:?} instead of {expected:?}"),
+                }
+            }
+        }
     }
 }
 
