@@ -173,7 +173,12 @@ impl Inner {
         if sequencer.closed {
             return Err(Error::Closed);
         }
-        validate(&sequencer.conflicts, snapshot.seqno(), record, fingerprints, unchanged)?;
+        if let Err(conflict) = validate(&sequencer.conflicts, snapshot.seqno(), record, fingerprints, unchanged) {
+            // The rival may be a commit that will never be published, because the log failed under it. Who was told to
+            // try again would try for ever.
+            self.wal.check()?;
+            return Err(conflict);
+        }
         let view = self.views.load();
         if !Arc::ptr_eq(&view.cold, &resolved.cold) {
             return Ok(None);

@@ -5,11 +5,14 @@
 //!                  │
 //!                  ├─ crash_at(n)   the machine dies within operation n; every later call fails
 //!                  ├─ fail_op(n)    operation n returns an error and the machine lives on
+//!                  ├─ fail_call(n)  so does call n, reads counted too
 //!                  └─ reboot(loss)  a new SimEnv holding what the power loss left over
 //! ```
 //!
 //! Every call that changes the disk is a numbered operation, so a test can run a workload once, read `ops()`, and
-//! run it again for each number with a crash there. Reads are not numbered: they leave nothing behind.
+//! run it again for each number with a crash there. Or it asks for `keep_images` first, and then has the machine as it
+//! was after each operation of that one run ([`SimEnv::reboot_after`]). Reads leave nothing behind, so they are no
+//! operations; they are counted as calls, because they can fail.
 //!
 //! Always true:
 //! * bytes survive [`PowerLoss::DropUnsynced`] only after `File::sync`, names only after `Env::sync_dir`;
@@ -19,6 +22,7 @@
 //!
 //! Deliberately absent: latency, and damage to synced bytes ([`SimEnv::corrupt`] is for tests that want it).
 
+mod calls;
 mod disk;
 
 use std::collections::HashSet;
@@ -28,8 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Env, File, FileLock, OpenMode};
-use disk::{Disk, InodeId};
+use disk::Disk;
 
 /// A simulated machine. Clones are the same machine.
 #[derive(Clone)]
@@ -90,9 +93,14 @@ struct Machine {
     random: SplitMix,
     clock: Duration,
     log: Vec<Op>,
+    /// Calls begun, reads among them.
+    calls: u64,
+    /// The disk before operation `first_image`, and after it and each later one.
+    images: Option<Images>,
     crash_at: Option<u64>,
     crashed: bool,
     faults: Vec<Fault>,
+    call_fault: Option<Fault>,
     capacity_bytes: Option<u64>,
     locked: HashSet<PathBuf>,
     /// Whether file syncs wait, and how many are waiting.
@@ -100,9 +108,15 @@ struct Machine {
     held: usize,
 }
 
+struct Images {
+    first: u64,
+    disks: Vec<Disk>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    op: u64,
+    /// Number of the operation or call.
+    at: u64,
     kind: io::ErrorKind,
     repeat: Repeat,
 }
@@ -121,9 +135,12 @@ impl SimEnv {
             random: SplitMix(seed),
             clock,
             log: Vec::new(),
+            calls: 0,
+            images: None,
             crash_at: None,
             crashed: false,
             faults: Vec::new(),
+            call_fault: None,
             capacity_bytes,
             locked: HashSet::new(),
             holding: false,
@@ -175,6 +192,38 @@ impl SimEnv {
         SimEnv::with_disk(seed, disk, machine.clock, machine.capacity_bytes)
     }
 
+    /// From now on the disk is kept as it is after each operation, for [`SimEnv::reboot_after`]. Copies share the bytes of
+    /// files that did not change.
+    pub fn keep_images(&self) {
+        let mut machine = self.machine();
+        machine.images = Some(Images { first: machine.log.len() as u64, disks: vec![machine.disk.clone()] });
+    }
+
+    /// The machine that [`SimEnv::reboot`] would start had the power gone when the first `ops` operations were complete
+    /// and no other had begun. This machine goes on as if nothing had happened.
+    ///
+    /// # Panics
+    /// If [`SimEnv::keep_images`] was not asked for by then, or fewer operations have begun.
+    #[must_use]
+    pub fn reboot_after(&self, ops: u64, loss: PowerLoss) -> SimEnv {
+        let machine = self.machine();
+        let images = machine.images.as_ref().filter(|images| images.first <= ops);
+        let image = images.and_then(|images| images.disks.get((ops - images.first) as usize));
+        #[expect(clippy::expect_used, reason = "documented: the caller asked for images first")]
+        let disk = image.expect("an image of this operation").after_power_loss(loss, machine.seed);
+        let seed = SplitMix(machine.seed ^ ops).next();
+        SimEnv::with_disk(seed, disk, machine.clock, machine.capacity_bytes)
+    }
+
+    /// Whether everything on the disk was durable after the first `ops` operations, so that all power losses are alike.
+    /// `false` also if that is not known.
+    #[must_use]
+    pub fn settled_after(&self, ops: u64) -> bool {
+        let machine = self.machine();
+        let Some(images) = &machine.images else { return false };
+        ops.checked_sub(images.first).and_then(|at| images.disks.get(at as usize)).is_some_and(Disk::is_settled)
+    }
+
     /// Kills the process (kill -9) while the machine stays up: everything written is there, what was not synced may still
     /// be lost later, handles and locks are gone.
     #[must_use]
@@ -189,12 +238,27 @@ impl SimEnv {
     /// Operation `op` fails with `kind`, `Once` or from then on `Forever`. A failing write leaves the first half of
     /// its bytes; a failing sync makes nothing durable, then or later; anything else leaves no trace.
     pub fn fail_op(&self, op: u64, kind: io::ErrorKind, repeat: Repeat) {
-        self.machine().faults.push(Fault { op, kind, repeat });
+        self.machine().faults.push(Fault { at: op, kind, repeat });
+    }
+
+    /// Calls begun so far, reads included, which is also the number of the next one. Only [`Env::create_dir_all`] of a
+    /// folder that exists, clocks and randomness are no calls.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.machine().calls
+    }
+
+    /// Call `call` fails with `kind`, `Once` or from then on `Forever`. A failing write leaves none, half or all of its
+    /// bytes, as its number has it; a failing read fills half of the buffer; the rest is as with [`SimEnv::fail_op`].
+    pub fn fail_call(&self, call: u64, kind: io::ErrorKind, repeat: Repeat) {
+        self.machine().call_fault = Some(Fault { at: call, kind, repeat });
     }
 
     /// Forgets all injected faults.
     pub fn clear_faults(&self) {
-        self.machine().faults.clear();
+        let mut machine = self.machine();
+        machine.faults.clear();
+        machine.call_fault = None;
     }
 
     /// Limits the sum of all file lengths; writes beyond fail with `StorageFull` and change nothing.
@@ -269,19 +333,21 @@ impl SimEnv {
     }
 
     fn mutate<T>(&self, op: Op, apply: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
-        self.mutate_or(op, apply, |_| {})
+        self.mutate_or(op, apply, |_, _| {})
     }
 
-    /// Runs one numbered operation: `apply` if all goes well, `on_fault` if a fault was injected here.
+    /// Runs one numbered operation: `apply` if all goes well, `on_fault` if a fault was injected here. The latter is
+    /// told how many halves of its work are done.
     fn mutate_or<T>(
         &self,
         op: Op,
         apply: impl FnOnce(&mut Disk) -> io::Result<T>,
-        on_fault: impl FnOnce(&mut Disk),
+        on_fault: impl FnOnce(&mut Disk, u64),
     ) -> io::Result<T> {
         let mut machine = self.machine();
         machine.check_alive()?;
-        let number = machine.log.len() as u64;
+        let (number, call) = (machine.log.len() as u64, machine.calls);
+        machine.calls += 1;
         let is_sync = matches!(op, Op::Sync(_) | Op::SyncDir(_));
         machine.log.push(op);
         if machine.crash_at.is_some_and(|at| number >= at) {
@@ -293,15 +359,29 @@ impl SimEnv {
             }
             return Err(dead());
         }
-        if let Some(kind) = machine.fault(number) {
-            on_fault(&mut machine.disk);
-            return Err(io::Error::new(kind, format!("injected fault at operation {number}")));
-        }
-        apply(&mut machine.disk)
+        let outcome = if let Some(kind) = machine.fault(number) {
+            on_fault(&mut machine.disk, 1);
+            Err(io::Error::new(kind, format!("injected fault at operation {number}")))
+        } else if let Some(kind) = machine.call_fault(call) {
+            on_fault(&mut machine.disk, call % 3);
+            Err(io::Error::new(kind, format!("injected fault at call {call}")))
+        } else {
+            apply(&mut machine.disk)
+        };
+        machine.keep_image();
+        outcome
     }
 
-    fn handle(&self, inode: InodeId, path: &Path) -> Arc<dyn File> {
-        Arc::new(SimFile { env: self.clone(), inode, path: path.to_path_buf() })
+    /// The machine for a call that changes nothing, or why the call fails.
+    fn reading(&self) -> io::Result<MutexGuard<'_, Machine>> {
+        let mut machine = self.machine();
+        machine.check_alive()?;
+        let call = machine.calls;
+        machine.calls += 1;
+        match machine.call_fault(call) {
+            Some(kind) => Err(io::Error::new(kind, format!("injected fault at call {call}"))),
+            None => Ok(machine),
+        }
     }
 }
 
@@ -318,158 +398,31 @@ impl Machine {
     }
 
     fn fault(&self, number: u64) -> Option<io::ErrorKind> {
-        let hit = |fault: &&Fault| match fault.repeat {
-            Repeat::Once => fault.op == number,
-            Repeat::Forever => fault.op <= number,
-        };
-        self.faults.iter().find(hit).map(|fault| fault.kind)
+        self.faults.iter().find(|fault| fault.hits(number)).map(|fault| fault.kind)
+    }
+
+    fn call_fault(&self, call: u64) -> Option<io::ErrorKind> {
+        self.call_fault.filter(|fault| fault.hits(call)).map(|fault| fault.kind)
+    }
+
+    fn keep_image(&mut self) {
+        if let Some(images) = &mut self.images {
+            images.disks.push(self.disk.clone());
+        }
+    }
+}
+
+impl Fault {
+    fn hits(&self, number: u64) -> bool {
+        match self.repeat {
+            Repeat::Once => self.at == number,
+            Repeat::Forever => self.at <= number,
+        }
     }
 }
 
 fn dead() -> io::Error {
     io::Error::other("the simulated machine is dead")
-}
-
-impl Env for SimEnv {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let inode = if mode == OpenMode::CreateNew {
-            self.mutate(Op::Create(path.to_path_buf()), |disk| disk.create(path).inspect(|&inode| disk.acquire(inode)))?
-        } else {
-            let mut machine = self.machine();
-            machine.check_alive()?;
-            let inode = machine.disk.lookup(path)?;
-            machine.disk.acquire(inode);
-            inode
-        };
-        Ok(self.handle(inode, path))
-    }
-
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        if self.machine().disk.has_dir(dir) {
-            return self.machine().check_alive();
-        }
-        self.mutate(Op::CreateDir(dir.to_path_buf()), |disk| disk.create_dir_all(dir))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let machine = self.machine();
-        machine.check_alive()?;
-        machine.disk.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.mutate(Op::SyncDir(dir.to_path_buf()), |disk| disk.sync_dir(dir))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let op = Op::Rename { from: from.to_path_buf(), to: to.to_path_buf() };
-        self.mutate(op, |disk| disk.rename(from, to))
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let op = Op::HardLink { from: from.to_path_buf(), to: to.to_path_buf() };
-        self.mutate(op, |disk| disk.hard_link(from, to))
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.mutate(Op::Remove(path.to_path_buf()), |disk| disk.remove(path))
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
-        let missing = self.machine().disk.lookup(path).is_err();
-        if missing {
-            self.mutate(Op::Create(path.to_path_buf()), |disk| disk.create(path).map(drop))?;
-        }
-        let mut machine = self.machine();
-        machine.check_alive()?;
-        if !machine.locked.insert(path.to_path_buf()) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(Box::new(SimLock { env: self.clone(), path: path.to_path_buf() }))
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.machine().clock
-    }
-
-    fn wall_clock(&self) -> Duration {
-        // An arbitrary day, so that nobody mistakes 0 for "not set".
-        Duration::from_secs(1_700_000_000) + self.machine().clock
-    }
-
-    fn random_u64(&self) -> u64 {
-        self.machine().random.next()
-    }
-}
-
-/// An open file of a simulated machine; keeps the bytes alive after their last name is gone.
-#[derive(Debug)]
-struct SimFile {
-    env: SimEnv,
-    inode: InodeId,
-    path: PathBuf,
-}
-
-impl File for SimFile {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let machine = self.env.machine();
-        machine.check_alive()?;
-        super::mem::read_range(machine.disk.content(self.inode), offset, buffer)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let capacity = self.env.machine().capacity_bytes;
-        let op = Op::Write { path: self.path.clone(), offset, bytes: bytes.len() as u64 };
-        let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
-        let whole = |disk: &mut Disk| {
-            disk.check_room(self.inode, end, capacity)?;
-            disk.write(self.inode, offset, bytes)
-        };
-        self.env.mutate_or(op, whole, |disk| drop(disk.write(self.inode, offset, &bytes[..bytes.len() / 2])))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.env.wait_while_held();
-        let whole = |disk: &mut Disk| {
-            disk.sync(self.inode);
-            Ok(())
-        };
-        self.env.mutate_or(Op::Sync(self.path.clone()), whole, |disk| disk.fail_sync(self.inode))
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let machine = self.env.machine();
-        machine.check_alive()?;
-        Ok(machine.disk.content(self.inode).len() as u64)
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let capacity = self.env.machine().capacity_bytes;
-        self.env.mutate(Op::SetLen { path: self.path.clone(), bytes }, |disk| {
-            disk.check_room(self.inode, bytes, capacity)?;
-            disk.set_len(self.inode, bytes)
-        })
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        self.env.machine().disk.release(self.inode);
-    }
-}
-
-#[derive(Debug)]
-struct SimLock {
-    env: SimEnv,
-    path: PathBuf,
-}
-
-impl FileLock for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.env.machine().locked.remove(&self.path);
-    }
 }
 
 /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): one addition and a mix per number.

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "test support; not every test uses all of it")]
 
 pub mod crash;
+pub mod faults;
 pub mod gate;
 pub mod model;
+pub mod power_loss;
+pub mod random;
 pub mod row_tier;
 
 use std::collections::BTreeMap;
@@ -33,10 +36,10 @@ struct TestTable {
     rows: RowCodec,
 }
 
-/// `table (id INT PRIMARY KEY, amount BIGINT, note TEXT)` for tables 10 and 11.
+/// `table (id INT PRIMARY KEY, amount BIGINT, note TEXT)` for tables 10 to 12.
 fn table(table: TableId) -> &'static TestTable {
-    static TABLES: OnceLock<[TestTable; 2]> = OnceLock::new();
-    &TABLES.get_or_init(|| [10, 11].map(|id| TestTable::new(TableId(id))))[table.0 as usize - 10]
+    static TABLES: OnceLock<[TestTable; 3]> = OnceLock::new();
+    &TABLES.get_or_init(|| [10, 11, 12].map(|id| TestTable::new(TableId(id))))[table.0 as usize - 10]
 }
 
 impl TestTable {
@@ -53,7 +56,7 @@ impl TestTable {
     }
 }
 
-/// The schema of table 10 or 11.
+/// The schema of one of the tables.
 pub fn schema(id: TableId) -> Arc<TableSchema> {
     Arc::clone(&table(id).schema)
 }
@@ -68,9 +71,14 @@ pub fn key(table_id: TableId, id: i32) -> Vec<u8> {
 /// The encoded row `id` with values derived from `amount`; every third note is NULL.
 pub fn row(table_id: TableId, id: i32, amount: i64) -> Vec<u8> {
     let note = format!("note {amount}");
-    let note = if amount % 3 == 0 { Value::Null } else { Value::Text(&note) };
+    row_with(table_id, id, amount, (amount % 3 != 0).then_some(&note))
+}
+
+/// The encoded row of these values.
+pub fn row_with(table_id: TableId, id: i32, amount: i64, note: Option<&str>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    table(table_id).rows.encode(&[Value::Int32(id), Value::Int64(amount), note], &mut bytes).unwrap();
+    let values = [Value::Int32(id), Value::Int64(amount), note.map_or(Value::Null, Value::Text)];
+    table(table_id).rows.encode(&values, &mut bytes).unwrap();
     bytes
 }
 
@@ -78,6 +86,8 @@ pub fn row(table_id: TableId, id: i32, amount: i64) -> Vec<u8> {
 pub const HYBRID: TableId = TableId(10);
 /// A table whose rows stay rows.
 pub const ROW: TableId = TableId(11);
+/// A hybrid table that some tests drop.
+pub const SHORT_LIVED: TableId = TableId(12);
 /// Where the database of a test lies in its environment.
 pub const DIR: &str = "/db";
 
@@ -88,7 +98,7 @@ pub fn open(env: &Arc<dyn Env>, options: Options, tier: Arc<dyn ColdTier>) -> Re
     Ok(db)
 }
 
-/// Tells the database of its two tables.
+/// Tells the database of the tables that stay.
 pub fn register(db: &Db) {
     db.register_table(schema(HYBRID), StorageKind::Hybrid);
     db.register_table(schema(ROW), StorageKind::Row);
@@ -102,22 +112,27 @@ pub fn small_log() -> WalOptions {
 /// Every row of `table` at the snapshot: rows of the row part and of the cold tier, each read exactly once (I7), and
 /// each point read must agree with the scan.
 pub fn contents(snapshot: &Snapshot, table: TableId) -> Rows {
+    try_contents(snapshot, table).unwrap()
+}
+
+/// [`contents`] for disks that fail.
+pub fn try_contents(snapshot: &Snapshot, table: TableId) -> Result<Rows> {
     let range = table_range(table);
     let range = range.start.as_slice()..range.end.as_slice();
     let view = snapshot.view();
     let mut found = Rows::new();
     if let Some(rows) = view.rows(table) {
-        let mut scan = rows.scan(range.clone(), snapshot.seqno(), None).unwrap();
-        while scan.next().unwrap() {
+        let mut scan = rows.scan(range.clone(), snapshot.seqno(), None)?;
+        while scan.next()? {
             assert!(found.insert(scan.key().to_vec(), scan.value().to_vec()).is_none(), "I7: a row twice");
         }
     }
-    for (key, location) in view.cold().scan_keys(table, range, snapshot.seqno()).unwrap() {
-        let row = view.cold().read_row(&schema(table), location).unwrap();
+    for (key, location) in view.cold().scan_keys(table, range, snapshot.seqno())? {
+        let row = view.cold().read_row(&schema(table), location)?;
         assert!(found.insert(key.clone(), row).is_none(), "I6: two homes for {key:?}");
     }
     for (key, row) in &found {
-        assert_eq!(snapshot.get(&schema(table), key).unwrap().as_ref(), Some(row), "point read of {key:?}");
+        assert_eq!(snapshot.get(&schema(table), key)?.as_ref(), Some(row), "point read of {key:?}");
     }
-    found
+    Ok(found)
 }

@@ -95,6 +95,7 @@ struct Session {
 
 pub struct Machine {
     make_tier: MakeTier,
+    options: Options,
     env: Arc<dyn Env>,
     gate: Arc<Gate>,
     db: Option<Db>,
@@ -104,13 +105,25 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Tiny limits, so that rotation and pacing happen within a few dozen steps.
     pub fn new(make_tier: MakeTier) -> Machine {
+        let options = Options {
+            memtable_bytes_max: 2_000,
+            sealed_bytes_max: 6_000,
+            idle_flush_ms: u64::MAX,
+            wal: small_log(),
+            ..Options::default()
+        };
+        Machine::with_options(make_tier, options)
+    }
+
+    pub fn with_options(make_tier: MakeTier, options: Options) -> Machine {
         let env: Arc<dyn Env> = Arc::new(MemEnv::new());
         let mut model = Model::default();
         model.states.insert(SeqNo::ZERO, State::default());
         let gate = Arc::default();
-        let db = Some(open(&env, make_tier, &gate));
-        Machine { make_tier, env, gate, db, model, sessions: [const { None }; SESSIONS], held: Vec::new() }
+        let db = Some(open(&env, &options, make_tier, &gate));
+        Machine { make_tier, options, env, gate, db, model, sessions: [const { None }; SESSIONS], held: Vec::new() }
     }
 
     fn db(&self) -> &Db {
@@ -218,7 +231,7 @@ impl Machine {
         self.sessions = [const { None }; SESSIONS];
         self.held.clear();
         self.db.take().unwrap().close().unwrap();
-        self.db = Some(open(&self.env, self.make_tier, &self.gate));
+        self.db = Some(open(&self.env, &self.options, self.make_tier, &self.gate));
     }
 
     pub fn check(&self) {
@@ -257,16 +270,8 @@ impl Model {
     }
 }
 
-fn open(env: &Arc<dyn Env>, make_tier: MakeTier, gate: &Arc<Gate>) -> Db {
-    // Tiny limits, so that rotation and pacing happen within a few dozen steps.
-    let options = Options {
-        memtable_bytes_max: 2_000,
-        sealed_bytes_max: 6_000,
-        idle_flush_ms: u64::MAX,
-        wal: small_log(),
-        ..Options::default()
-    };
-    super::open(env, options, GatedTier::make(make_tier(env, Path::new(DIR)), gate)).unwrap()
+fn open(env: &Arc<dyn Env>, options: &Options, make_tier: MakeTier, gate: &Arc<Gate>) -> Db {
+    super::open(env, options.clone(), GatedTier::make(make_tier(env, Path::new(DIR)), gate)).unwrap()
 }
 
 fn check_state(snapshot: &Snapshot, state: &State, which: &str) {

@@ -188,10 +188,13 @@ impl ColdTier for RowTier {
                     marks.insert(position, SeqNo(take_u64(&mut bytes)));
                 }
             }
+            let rows = decode_rows(&self.read(FileKind::Segment, record.segment)?);
+            let keys = self.read(FileKind::Keys, record.segment)?;
+            assert_eq!(keys, (rows.len() as u64).to_le_bytes(), "I4: a live file is whole");
             segments.push(Arc::new(Segment {
                 id: record.segment,
                 table: record.table,
-                rows: decode_rows(&self.read(FileKind::Segment, record.segment)?),
+                rows,
                 marks: Mutex::new(marks),
                 marks_file: Mutex::new(record.marks),
                 marks_through: Mutex::new(record.marks_through),
@@ -275,6 +278,7 @@ impl ColdTier for RowTier {
         if !rows.is_empty() {
             let id = (job.next_file)();
             self.write(FileKind::Segment, id, &encode_rows(&rows))?;
+            self.write(FileKind::Keys, id, &(rows.len() as u64).to_le_bytes())?;
             let marks_file = if marks.is_empty() {
                 None
             } else {

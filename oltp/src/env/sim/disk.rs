@@ -60,6 +60,12 @@ enum NameChange {
 }
 
 impl Disk {
+    /// Whether nothing would be lost if the power went now.
+    pub(super) fn is_settled(&self) -> bool {
+        let settled = |inode: &Inode| inode.dirty.is_empty() && inode.durable_bytes == inode.content.len() as u64;
+        self.pending.is_empty() && self.names.values().all(|id| settled(&self.inodes[id]))
+    }
+
     pub(super) fn lookup(&self, path: &Path) -> io::Result<InodeId> {
         self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }

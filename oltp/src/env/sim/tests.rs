@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::disk::InodeId;
 use super::*;
 use crate::env::mem::MemEnv;
 use crate::env::os::OsEnv;
+use crate::env::{Env, File, OpenMode};
 
 const DROP: PowerLoss = PowerLoss::DropUnsynced;
 const KEEP: PowerLoss = PowerLoss::KeepAll;
@@ -404,4 +406,66 @@ fn random_loss_is_varied() {
         let seen = |files: &Vec<(PathBuf, Vec<u8>)>| files.iter().map(|(path, _)| path).eq(&wanted);
         assert!(outcomes.iter().any(seen), "never saw {names:?}");
     }
+}
+
+/// One run with images gives the disks that a run per crash gives: a machine that dies in a sync has done all before it
+/// and nothing else.
+#[test]
+fn an_image_is_the_disk_of_a_crash() {
+    let workload = |env: &SimEnv| {
+        env.create_dir_all(Path::new("/db"))?;
+        let file = env.open(&path("a"), OpenMode::CreateNew)?;
+        for at in 0..6u64 {
+            file.write_at(at * 700, &[at as u8 + 1; 900])?;
+            if at % 2 == 1 {
+                file.sync()?;
+            }
+        }
+        env.sync_dir(Path::new("/db"))?;
+        env.rename(&path("a"), &path("b"))
+    };
+    let whole = SimEnv::new(5);
+    whole.keep_images();
+    workload(&whole).unwrap();
+    let mut synced = 0;
+    for (ops, op) in whole.op_log().iter().enumerate() {
+        if !matches!(op, Op::Sync(_) | Op::SyncDir(_)) {
+            continue;
+        }
+        let crashed = SimEnv::new(5);
+        crashed.crash_at(ops as u64);
+        workload(&crashed).unwrap_err();
+        for loss in [DROP, KEEP, PowerLoss::Random(1), PowerLoss::Random(2)] {
+            let (image, machine) = (whole.reboot_after(ops as u64, loss), crashed.reboot(loss));
+            assert_eq!(image.files(), machine.files(), "{loss:?} in {op:?}");
+            for (file, _) in image.files() {
+                assert_eq!(image.read_file(&file).unwrap(), machine.read_file(&file).unwrap(), "{loss:?} in {op:?}");
+            }
+        }
+        synced += 1;
+    }
+    assert_eq!(synced, 4);
+    let settled: Vec<u64> = (0..=whole.ops()).filter(|ops| whole.settled_after(*ops)).collect();
+    assert_eq!(settled, [0, 1, 12], "an empty disk, its folder, and when the last name was synced");
+}
+
+#[test]
+fn reads_fail_as_calls() {
+    let env = SimEnv::new(1);
+    env.create_dir_all(Path::new("/db")).unwrap();
+    let file = env.open(&path("a"), OpenMode::CreateNew).unwrap();
+    file.write_at(0, b"0123").unwrap();
+    let ops = env.ops();
+    env.fail_call(env.calls(), io::ErrorKind::UnexpectedEof, Repeat::Once);
+    let mut buffer = *b"----";
+    assert_eq!(file.read_at(0, &mut buffer).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(&buffer, b"01--", "a short read");
+    file.read_at(0, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"0123", "once");
+    env.fail_call(env.calls(), io::ErrorKind::Other, Repeat::Forever);
+    assert!(env.list(Path::new("/db")).is_err() && file.len().is_err() && file.sync().is_err());
+    assert!(env.open(&path("a"), OpenMode::Read).is_err());
+    env.clear_faults();
+    assert_eq!(env.list(Path::new("/db")).unwrap(), ["a"]);
+    assert_eq!(env.ops(), ops + 1, "of these the sync alone is an operation");
 }
