@@ -172,6 +172,7 @@ pub struct Driver {
     pub keys: i32,
     pub db: Option<Db>,
     pub copies: Vec<Copied>,
+    copy_count: u64,
     /// The histories of the processes so far, each with the operations at which it began to count.
     epochs: Vec<(u64, History)>,
     gate: Arc<Gate>,
@@ -193,6 +194,7 @@ impl Driver {
             keys: numbers.pick(&[3, 8, 20]),
             db: None,
             copies: Vec::new(),
+            copy_count: 0,
             epochs: vec![(0, History::starting_with(Rows::new(), 0, None))],
             gate: Arc::default(),
             numbers,
@@ -399,7 +401,8 @@ impl Driver {
     }
 
     fn copy(&mut self, db: &Db) -> Result<()> {
-        let dir = PathBuf::from(format!("/copy{}", self.copies.len()));
+        self.copy_count += 1;
+        let dir = PathBuf::from(format!("/copy{}", self.copy_count));
         self.copies.push(Copied { dir: dir.clone(), begun: self.env.ops(), done: None });
         db.checkpoint(&dir)?;
         self.copies.last_mut().unwrap().done = Some(self.env.ops());
