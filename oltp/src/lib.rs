@@ -64,3 +64,8 @@ extern crate self as strata_oltp;
 #[cfg(shuttle)]
 #[path = "../schedules/src/scenarios/mod.rs"]
 pub mod scenarios;
+
+/// Decoders for the fuzzers.
+#[cfg(fuzzing)]
+#[path = "../fuzz/src/decoders.rs"]
+pub mod decoders;

@@ -20,7 +20,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    fn encode(self, out: &mut Vec<u8>) {
+    pub fn encode(self, out: &mut Vec<u8>) {
         put_varint(out, self.offset);
         put_varint(out, u64::from(self.bytes));
     }
