@@ -49,7 +49,7 @@ pub(super) fn options() -> Options {
         memory_bytes_max: 64 << 20,
         block_cache_bytes_max: 1 << 16,
         idle_flush_ms: 0,
-        wal: WalOptions { segment_bytes: 4096, fill_bytes: 0, spare_count_max: 1, buffer_bytes_max: 1 << 20 },
+        wal: WalOptions { segment_bytes: 4096 + 200, fill_bytes: 0, spare_count_max: 1, buffer_bytes_max: 1 << 20 },
         ..Options::default()
     }
 }
