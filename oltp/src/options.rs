@@ -61,6 +61,8 @@ impl Options {
         lower(&mut self.sealed_bytes_max, 8);
         lower(&mut self.commit_bytes_max, 8);
         lower(&mut self.memtables_bytes_max, 4);
+        // Recovery puts the log back into memtables.
+        lower(&mut self.wal_bytes_max, 4);
         lower(&mut self.block_cache_bytes_max, 4);
         self
     }

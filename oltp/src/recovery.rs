@@ -18,7 +18,7 @@ use crate::event::Listener;
 use crate::file::{FileId, FileKind};
 use crate::manifest::{Edit, Levels, Manifest, Version};
 use crate::memory::MemoryBudget;
-use crate::memtable::Memtable;
+use crate::memtable::{Entries, Memtable};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::schema::TableId;
@@ -168,6 +168,11 @@ impl Replay<'_> {
             let flushed_through = self.version.table(*table).map_or(SeqNo::ZERO, |table| table.flushed_through);
             if frame.seqno > flushed_through {
                 let rows = self.tables.entry(*table).or_insert_with(|| TableRows::new(Levels::default()));
+                if record.entries.bytes_of(range) >= self.memtable_bytes_max {
+                    let entries = Arc::new(Entries::clone(&record.entries).into_owned());
+                    rows.push_sealed(Memtable::of_commit(self.budget, entries, range.clone(), frame.seqno));
+                    continue;
+                }
                 if rows.active.bytes() >= self.memtable_bytes_max {
                     rows.seal_active();
                 }

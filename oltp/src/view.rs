@@ -78,6 +78,14 @@ impl TableRows {
         self.sealed.push(sealed);
     }
 
+    /// Puts `memtable`, which is newer than all there is, behind the sealed ones.
+    pub(crate) fn push_sealed(&mut self, memtable: Memtable) {
+        if !self.active.is_empty() {
+            self.seal_active();
+        }
+        self.sealed.push(Arc::new(memtable));
+    }
+
     /// Memtables, oldest first, the active one last.
     pub fn memtables(&self) -> impl DoubleEndedIterator<Item = &Arc<Memtable>> {
         self.sealed.iter().chain(std::iter::once(&self.active))

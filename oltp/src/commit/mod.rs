@@ -84,7 +84,7 @@ pub(crate) struct JobLog {
 /// A sequenced commit, with the memtables that it was routed to.
 struct Ticket {
     pending: Arc<Pending>,
-    memtables: Vec<Arc<Memtable>>,
+    memtables: Vec<Option<Arc<Memtable>>>,
     /// Whether a full memtable was moved aside for it, which is work for the flush thread.
     sealed: bool,
 }
@@ -102,7 +102,7 @@ impl Inner {
         let record = CommitRecord::encode(&writes)?;
         drop(writes);
         if durability == Durability::Buffered {
-            self.wal.make_room(record.bytes.len())?;
+            self.wal.make_room(record.bytes().len())?;
         }
         let mut fingerprints: Vec<u64> = record.keys().map(fingerprint).collect();
         let unchanged: Vec<u64> = unchanged.iter().map(|(_, key)| fingerprint(key)).collect();
@@ -121,6 +121,7 @@ impl Inner {
         // The transaction's memory becomes the memtables': what they use of it, not the steps it was reserved in, or a
         // few hundred small commits would fill the budget.
         for ((_, range), memtable) in record.tables.iter().zip(&ticket.memtables) {
+            let Some(memtable) = memtable else { continue };
             memtable.apply(&self.budget, ticket.pending.seqno, record.versions(range.clone()));
         }
         drop(reservation);
@@ -136,7 +137,7 @@ impl Inner {
         }
         self.publish_through(ticket.pending.seqno)?;
         self.metrics.commits.add(1);
-        self.metrics.commit_bytes.add(record.bytes.len() as u64);
+        self.metrics.commit_bytes.add(record.bytes().len() as u64);
         if ticket.sealed {
             self.work.wake();
         }
@@ -163,7 +164,7 @@ impl Inner {
         &self,
         snapshot: &Snapshot,
         resolved: &ReadView,
-        record: &CommitRecord,
+        record: &CommitRecord<'static>,
         fingerprints: &mut Vec<u64>,
         unchanged: &[u64],
         marks: &[Location],
@@ -184,7 +185,7 @@ impl Inner {
             return Ok(None);
         }
         let seqno = sequencer.last.next();
-        let lsn = self.wal.append(RecordKind::Commit, seqno, &[&record.bytes])?;
+        let lsn = self.wal.append(RecordKind::Commit, seqno, &[record.bytes()])?;
         sequencer.last = seqno;
         for location in marks {
             self.cold.mark(view.cold.as_ref(), *location, seqno);
@@ -204,30 +205,43 @@ impl Inner {
         Ok(Some(Ticket { pending, memtables, sealed }))
     }
 
-    /// The memtable of each table in the record, after sealing those that are full and creating those that are new.
-    /// Whether one was sealed comes with them.
-    fn route(&self, view: &ReadView, record: &CommitRecord<'_>, seqno: SeqNo) -> (Vec<Arc<Memtable>>, bool) {
+    /// The memtable that each table's entries still go to, after sealing those that are full and creating those that are
+    /// new; `None` where they became one by themselves. Whether one was sealed comes with them.
+    fn route(
+        &self,
+        view: &ReadView,
+        record: &CommitRecord<'static>,
+        seqno: SeqNo,
+    ) -> (Vec<Option<Arc<Memtable>>>, bool) {
+        let memtable_bytes_max = self.options.memtable_bytes_max;
         let mut sealed = false;
         let mut changed: Option<BTreeMap<TableId, Arc<TableRows>>> = None;
         let mut memtables = Vec::with_capacity(record.tables.len());
-        for (table, _) in &record.tables {
+        for (table, range) in &record.tables {
             let rows = view.tables.get(table);
-            let active = match rows {
-                Some(rows) if rows.active.bytes() < self.options.memtable_bytes_max => Arc::clone(&rows.active),
-                _ => {
-                    let mut next =
-                        rows.map_or_else(|| TableRows::new(Levels::default()), |rows| TableRows::clone(rows));
-                    if rows.is_some() {
-                        next.seal_active();
-                        sealed = true;
-                    }
-                    let active = Arc::clone(&next.active);
-                    changed.get_or_insert_with(|| view.tables.clone()).insert(*table, Arc::new(next));
-                    active
+            let is_large = record.entries.bytes_of(range) >= memtable_bytes_max;
+            if let Some(rows) = rows
+                && !is_large
+                && rows.active.bytes() < memtable_bytes_max
+            {
+                rows.active.announce(seqno);
+                memtables.push(Some(Arc::clone(&rows.active)));
+                continue;
+            }
+            let mut next = rows.map_or_else(|| TableRows::new(Levels::default()), |rows| TableRows::clone(rows));
+            sealed |= rows.is_some() || is_large;
+            if is_large {
+                let entries = Arc::clone(&record.entries);
+                next.push_sealed(Memtable::of_commit(&self.budget, entries, range.clone(), seqno));
+                memtables.push(None);
+            } else {
+                if rows.is_some() {
+                    next.seal_active();
                 }
-            };
-            active.announce(seqno);
-            memtables.push(active);
+                next.active.announce(seqno);
+                memtables.push(Some(Arc::clone(&next.active)));
+            }
+            changed.get_or_insert_with(|| view.tables.clone()).insert(*table, Arc::new(next));
         }
         if let Some(tables) = changed {
             self.views.install(tables, Arc::clone(&view.cold), Vec::new());

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::iter::VersionKind;
+use crate::memtable::{Entries, EntrySpan};
 use crate::schema::TableId;
 use crate::txn::Overlay;
 
 /// An encoded transaction, and where its entries lie.
 #[derive(Debug)]
 pub(crate) struct CommitRecord<'a> {
-    pub(crate) bytes: Cow<'a, [u8]>,
-    pub(crate) spans: Vec<EntrySpan>,
-    /// Entries of each table, as a range of `spans`.
+    pub(crate) entries: Arc<Entries<'a>>,
+    /// Entries of each table, as a range of all.
     pub(crate) tables: Vec<(TableId, Range<usize>)>,
 }
 
@@ -37,7 +37,7 @@ impl<'a> CommitRecord<'a> {
             }
             tables.push((*table, first..spans.len()));
         }
-        Ok(CommitRecord { bytes: Cow::Owned(bytes), spans, tables })
+        Ok(CommitRecord { entries: Arc::new(Entries { bytes: Cow::Owned(bytes), spans }), tables })
     }
 
     /// Decodes a payload read back from the log.
@@ -50,10 +50,13 @@ impl<'a> CommitRecord<'a> {
         let (mut spans, mut tables): (Vec<EntrySpan>, Vec<(TableId, Range<usize>)>) = (Vec::new(), Vec::new());
         for at in 0..entry_count {
             let span = reader.entry()?;
-            let key = &bytes[span.key_at as usize..][..span.key_bytes as usize];
+            let key = span_key(bytes, &span);
             let table = TableId(u32::from_be_bytes(
                 key.first_chunk::<4>().copied().ok_or((span.key_at as usize, "key without a table"))?,
             ));
+            if spans.last().is_some_and(|last: &EntrySpan| span_key(bytes, last) >= key) {
+                return Err((span.key_at as usize, "keys do not ascend"));
+            }
             match tables.last_mut() {
                 Some((last, range)) if *last == table => range.end = at as usize + 1,
                 _ => tables.push((table, at as usize..at as usize + 1)),
@@ -63,32 +66,27 @@ impl<'a> CommitRecord<'a> {
         if reader.at != bytes.len() {
             return Err((reader.at, "bytes after the last entry"));
         }
-        Ok(CommitRecord { bytes: Cow::Borrowed(bytes), spans, tables })
+        Ok(CommitRecord { entries: Arc::new(Entries { bytes: Cow::Borrowed(bytes), spans }), tables })
+    }
+
+    /// The encoded record.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.entries.bytes
     }
 
     /// Full keys in record order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.spans.iter().map(|span| &self.bytes[span.key_at as usize..][..span.key_bytes as usize])
+        (0..self.entries.spans.len()).map(|at| self.entries.get(at).0)
     }
 
     /// Key, kind and row bytes of the entries `range`.
     pub(crate) fn versions(&self, range: Range<usize>) -> impl Iterator<Item = (&[u8], VersionKind, &[u8])> {
-        let slice = |at: u32, bytes: u32| &self.bytes[at as usize..][..bytes as usize];
-        self.spans[range]
-            .iter()
-            .map(move |span| (slice(span.key_at, span.key_bytes), span.kind, slice(span.value_at, span.value_bytes)))
+        range.map(|at| self.entries.get(at))
     }
 }
 
-/// Where an entry's key and value lie in a commit record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EntrySpan {
-    kind: VersionKind,
-    key_at: u32,
-    key_bytes: u32,
-    value_at: u32,
-    /// Zero for a delete.
-    value_bytes: u32,
+fn span_key<'a>(bytes: &'a [u8], span: &EntrySpan) -> &'a [u8] {
+    &bytes[span.key_at as usize..][..span.key_bytes as usize]
 }
 
 fn encoded_bytes_max(writes: &BTreeMap<TableId, Arc<Overlay>>) -> usize {
@@ -206,7 +204,7 @@ mod tests {
         let hex = format.split("```hex").nth(1).unwrap().split("```").next().unwrap();
         let expected: Vec<u8> = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
         let writes = writes(&[(7, vec![0x81], Some(vec![0x2a])), (7, vec![0x82], None)]);
-        assert_eq!(CommitRecord::encode(&writes).unwrap().bytes.as_ref(), expected);
+        assert_eq!(CommitRecord::encode(&writes).unwrap().bytes(), expected);
     }
 
     proptest! {
@@ -219,13 +217,13 @@ mod tests {
             flip in any::<(usize, u8)>(),
         ) {
             let record = CommitRecord::encode(&writes(&entries)).unwrap();
-            let decoded = CommitRecord::decode(&record.bytes).unwrap();
-            prop_assert_eq!(&decoded.spans, &record.spans);
+            let decoded = CommitRecord::decode(record.bytes()).unwrap();
+            prop_assert_eq!(&decoded.entries.spans, &record.entries.spans);
             prop_assert_eq!(&decoded.tables, &record.tables);
-            for length in 0..record.bytes.len() {
-                prop_assert!(CommitRecord::decode(&record.bytes[..length]).is_err());
+            for length in 0..record.bytes().len() {
+                prop_assert!(CommitRecord::decode(&record.bytes()[..length]).is_err());
             }
-            let mut damaged = record.bytes.to_vec();
+            let mut damaged = record.bytes().to_vec();
             let at = flip.0 % damaged.len();
             damaged[at] ^= flip.1;
             let _ = CommitRecord::decode(&damaged);

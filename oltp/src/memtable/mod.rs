@@ -5,11 +5,15 @@
 //! Always true:
 //! * entries are only added, so a reader needs no lock: versions above its snapshot are skipped (I7);
 //! * an entry is a copy of its bytes in the commit's record, which goes when the commit is applied;
+//! * a commit that would fill a memtable alone is one, as it stands in its record ([`batch`]);
 //! * a sealed memtable may still receive the commits that were routed to it before it was sealed; `wait_applied`
 //!   returns when the last of them has arrived.
 
 mod arena;
+mod batch;
 mod skiplist;
+
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::iter::{Cursor, VersionKind};
@@ -17,17 +21,28 @@ use crate::memory::{MemoryBudget, Reservation};
 use crate::seqno::SeqNo;
 use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use batch::Batch;
 use skiplist::{Entry, Position, SkipList};
+
+pub(crate) use batch::{Entries, EntrySpan};
 
 /// Versions of one table, sorted by (key, newest first). Shared by writers and readers.
 pub struct Memtable {
-    versions: SkipList,
+    versions: Versions,
     entry_count: AtomicU64,
     bytes: AtomicU64,
     seqno_min: AtomicU64,
     seqno_max: AtomicU64,
     arrivals: Mutex<Arrivals>,
     applied: Condvar,
+}
+
+/// What holds them.
+enum Versions {
+    /// Versions of any number of commits, each copied when it arrives.
+    List(SkipList),
+    /// All there will ever be, of one large commit.
+    Batch(Batch),
 }
 
 /// What changes as commits arrive.
@@ -58,7 +73,7 @@ impl Memtable {
     #[must_use]
     pub fn new() -> Memtable {
         Memtable {
-            versions: SkipList::new(),
+            versions: Versions::List(SkipList::new()),
             entry_count: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             seqno_min: AtomicU64::new(u64::MAX),
@@ -66,6 +81,26 @@ impl Memtable {
             arrivals: Mutex::default(),
             applied: Condvar::new(),
         }
+    }
+
+    /// A memtable of the entries `range` of one commit, ascending by key. It is complete, and can only be sealed.
+    pub(crate) fn of_commit(
+        budget: &Arc<MemoryBudget>,
+        entries: Arc<Entries<'static>>,
+        range: Range<usize>,
+        seqno: SeqNo,
+    ) -> Memtable {
+        let batch = Batch::new(entries, range, seqno);
+        let memtable = Memtable {
+            entry_count: AtomicU64::new(batch.len() as u64),
+            bytes: AtomicU64::new(batch.bytes()),
+            seqno_min: AtomicU64::new(batch.seqno().0),
+            seqno_max: AtomicU64::new(batch.seqno().0),
+            versions: Versions::Batch(batch),
+            ..Memtable::new()
+        };
+        memtable.charge(&mut memtable.arrivals(), budget, memtable.bytes());
+        memtable
     }
 
     /// Announces a commit that will be applied; called in the commit mutex, so that sealing cannot miss it.
@@ -88,20 +123,27 @@ impl Memtable {
         versions: impl Iterator<Item = (&'a [u8], VersionKind, &'a [u8])>,
     ) {
         let (mut entry_count, mut bytes) = (0, 0);
-        let mut splice = self.versions.splice();
+        let Versions::List(list) = &self.versions else { unreachable!("no commit is routed to a complete memtable") };
+        let mut splice = list.splice();
         for (key, kind, value) in versions {
             entry_count += 1;
-            bytes += self.versions.insert(&mut splice, key, seqno, kind, value) as u64;
+            bytes += list.insert(&mut splice, key, seqno, kind, value) as u64;
         }
         self.entry_count.fetch_add(entry_count, Relaxed);
         self.bytes.fetch_add(bytes, Release);
         let mut arrivals = self.arrivals();
-        let reserve = || budget.reserve("memtables", 0).expect("nothing always fits");
-        arrivals.reservation.get_or_insert_with(reserve).grow(bytes);
+        self.charge(&mut arrivals, budget, bytes);
         arrivals.in_flight -= 1;
         if arrivals.waiters > 0 {
             self.applied.notify_all();
         }
+    }
+
+    /// Takes `bytes` from the budget for as long as the memtable lives.
+    #[expect(clippy::unused_self, reason = "the guard is this memtable's")]
+    fn charge(&self, arrivals: &mut Arrivals, budget: &Arc<MemoryBudget>, bytes: u64) {
+        let reserve = || budget.reserve("memtables", 0).expect("nothing always fits");
+        arrivals.reservation.get_or_insert_with(reserve).grow(bytes);
     }
 
     /// Blocks until every announced commit has been applied.
@@ -145,14 +187,23 @@ impl Memtable {
     /// The newest version of `key` at or below `at`, and its row bytes, empty for a delete.
     #[must_use]
     pub fn get(&self, key: &[u8], at: SeqNo) -> Option<(SeqNo, VersionKind, &[u8])> {
-        let entry = self.versions.lower_bound(key, at)?;
-        (entry.key() == key).then(|| (entry.seqno(), entry.kind(), entry.value()))
+        match &self.versions {
+            Versions::List(list) => {
+                let entry = list.lower_bound(key, at)?;
+                (entry.key() == key).then(|| (entry.seqno(), entry.kind(), entry.value()))
+            }
+            Versions::Batch(batch) => {
+                let found = batch.lower_bound(key, at);
+                let (entry_key, kind, value) = (found < batch.len()).then(|| batch.entry(found))?;
+                (entry_key == key).then_some((batch.seqno(), kind, value))
+            }
+        }
     }
 
     /// A cursor over all versions, including those added while it moves.
     #[must_use]
     pub fn cursor(self: &Arc<Self>) -> MemtableCursor {
-        MemtableCursor { memtable: Arc::clone(self), at: None, started: false }
+        MemtableCursor { memtable: Arc::clone(self), at: At::Nowhere, started: false }
     }
 
     /// Up to `parts - 1` keys that cut the memtable into parts of about equal size, ascending. Looks at a sample.
@@ -161,9 +212,17 @@ impl Memtable {
         if parts < 2 {
             return Vec::new();
         }
-        let sample = self.versions.sample(parts * SAMPLES_PER_PART);
-        let cuts = (1..parts).filter_map(|part| sample.get(part * sample.len() / parts));
-        let mut keys: Vec<Vec<u8>> = cuts.map(|entry| entry.key().to_vec()).collect();
+        let mut keys: Vec<Vec<u8>> = match &self.versions {
+            Versions::List(list) => {
+                let sample = list.sample(parts * SAMPLES_PER_PART);
+                let cuts = (1..parts).filter_map(|part| sample.get(part * sample.len() / parts));
+                cuts.map(|entry| entry.key().to_vec()).collect()
+            }
+            Versions::Batch(batch) => {
+                let cuts = (1..parts).map(|part| part * batch.len() / parts);
+                cuts.map(|at| batch.entry(at).0.to_vec()).collect()
+            }
+        };
         keys.dedup();
         keys
     }
@@ -175,58 +234,90 @@ const SAMPLES_PER_PART: usize = 16;
 /// Walks a memtable.
 pub struct MemtableCursor {
     memtable: Arc<Memtable>,
-    at: Option<Position>,
+    at: At,
     started: bool,
 }
 
-impl MemtableCursor {
-    #[inline]
-    fn entry(&self) -> Option<Entry<'_>> {
-        // SAFETY: positions of this cursor come from the list of its memtable, which it keeps alive.
-        self.at.map(|position| unsafe { self.memtable.versions.at(position) })
-    }
+/// Where a cursor stands.
+#[derive(Clone, Copy)]
+enum At {
+    Nowhere,
+    /// On an entry of the list.
+    Listed(Position),
+    /// On an entry of the batch, counted from 0.
+    Batched(usize),
+}
 
-    /// The current entry.
+impl MemtableCursor {
+    /// Key, commit, kind and row of the current entry.
     ///
     /// # Panics
     /// If the cursor does not stand on one: the caller has not looked.
     #[inline]
-    #[expect(clippy::expect_used, reason = "the contract of `Cursor`")]
-    fn current(&self) -> Entry<'_> {
-        self.entry().expect("the cursor stands on an entry")
+    fn current(&self) -> (&[u8], SeqNo, VersionKind, &[u8]) {
+        match (&self.memtable.versions, self.at) {
+            (Versions::List(list), At::Listed(position)) => {
+                // SAFETY: positions of this cursor come from the list of its memtable, which it keeps alive.
+                let entry = unsafe { list.at(position) };
+                (entry.key(), entry.seqno(), entry.kind(), entry.value())
+            }
+            (Versions::Batch(batch), At::Batched(at)) => {
+                let (key, kind, value) = batch.entry(at);
+                (key, batch.seqno(), kind, value)
+            }
+            _ => unreachable!("the contract of `Cursor`: read only while valid"),
+        }
     }
+
+    /// On entry `at` of `batch`, if there is one.
+    fn stand(batch: &Batch, at: usize) -> At {
+        if at < batch.len() { At::Batched(at) } else { At::Nowhere }
+    }
+}
+
+fn listed(entry: Option<Entry<'_>>) -> At {
+    entry.map_or(At::Nowhere, |entry| At::Listed(entry.position()))
 }
 
 impl Cursor for MemtableCursor {
     fn valid(&self) -> bool {
-        self.at.is_some()
+        !matches!(self.at, At::Nowhere)
     }
 
     fn key(&self) -> &[u8] {
-        self.current().key()
+        self.current().0
     }
 
     fn seqno(&self) -> SeqNo {
-        self.current().seqno()
+        self.current().1
     }
 
     fn kind(&self) -> VersionKind {
-        self.current().kind()
+        self.current().2
     }
 
     fn value(&self) -> &[u8] {
-        self.current().value()
+        self.current().3
     }
 
     fn next(&mut self) -> Result<()> {
-        let next = if self.started { self.entry().and_then(Entry::next) } else { self.memtable.versions.first() };
-        self.at = next.map(Entry::position);
+        self.at = match (&self.memtable.versions, self.at) {
+            (Versions::List(list), At::Nowhere) if !self.started => listed(list.first()),
+            (Versions::Batch(batch), At::Nowhere) if !self.started => Self::stand(batch, 0),
+            // SAFETY: as in `current`.
+            (Versions::List(list), At::Listed(position)) => listed(unsafe { list.at(position) }.next()),
+            (Versions::Batch(batch), At::Batched(at)) => Self::stand(batch, at + 1),
+            _ => At::Nowhere,
+        };
         self.started = true;
         Ok(())
     }
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        self.at = self.memtable.versions.lower_bound(key, seqno).map(Entry::position);
+        self.at = match &self.memtable.versions {
+            Versions::List(list) => listed(list.lower_bound(key, seqno)),
+            Versions::Batch(batch) => Self::stand(batch, batch.lower_bound(key, seqno)),
+        };
         self.started = true;
         Ok(())
     }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::Memtable;
-use crate::iter::{Cursor, VersionKind};
+use crate::commit::record::CommitRecord;
+use crate::iter::{Cursor, Overlay, Version, VersionKind};
 use crate::memory::MemoryBudget;
+use crate::schema::TableId;
 use crate::seqno::SeqNo;
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
@@ -65,6 +67,48 @@ proptest! {
             cursor.next().unwrap();
         }
         prop_assert!(!cursor.valid());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// One commit's record as a memtable, and the same commit applied to a list, answer alike.
+    #[test]
+    fn a_batch_is_the_list_of_its_commit(
+        rows in prop::collection::btree_map(prop::collection::vec(0u8..4, 0..4), prop::option::of(prop::collection::vec(any::<u8>(), 0..8)), 1..60),
+        key in prop::collection::vec(0u8..4, 0..4),
+        at in 5u64..10,
+        parts in 1usize..5,
+    ) {
+        let budget = MemoryBudget::new(1 << 20);
+        let full = |key: &[u8]| [&[0, 0, 0, 7][..], key].concat();
+        let overlay: Overlay = rows.iter().map(|(key, row)| (full(key), row.clone().map(Arc::from))).collect();
+        let record = CommitRecord::encode(&BTreeMap::from([(TableId(7), Arc::new(overlay))])).unwrap();
+        let range = record.tables[0].1.clone();
+        let batch = Arc::new(Memtable::of_commit(&budget, Arc::clone(&record.entries), range.clone(), SeqNo(7)));
+        let list = Arc::new(Memtable::new());
+        list.announce(SeqNo(7));
+        list.apply(&budget, SeqNo(7), record.versions(range));
+
+        prop_assert_eq!(batch.entry_count(), list.entry_count());
+        prop_assert_eq!(batch.seqno_range(), list.seqno_range());
+        prop_assert_eq!(batch.get(&full(&key), SeqNo(at)), list.get(&full(&key), SeqNo(at)));
+        for seek in [None, Some(SeqNo(at)), Some(SeqNo::MAX)] {
+            let rest = |memtable: &Arc<Memtable>| {
+                let mut cursor = memtable.cursor();
+                match seek {
+                    Some(seqno) => cursor.seek(&full(&key), seqno).unwrap(),
+                    None => cursor.next().unwrap(),
+                }
+                Version::rest_of(&mut cursor).unwrap()
+            };
+            prop_assert_eq!(rest(&batch), rest(&list));
+        }
+        let cuts = batch.split_keys(parts);
+        prop_assert!(cuts.len() < parts.max(2) && cuts.is_sorted() && cuts.iter().all(|cut| rows.contains_key(&cut[4..])));
+        drop(list);
+        prop_assert!(budget.used() >= record.bytes().len() as u64 / 2, "a batch is charged for its record");
     }
 }
 
