@@ -22,7 +22,7 @@ fn open(env: &SimEnv) -> Db {
 }
 
 /// Writes or deletes `ids` of both tables in one commit, and in the model.
-fn commit(db: &Db, model: &mut Model, ids: impl Iterator<Item = i32> + Clone, amount: i64) {
+fn commit(db: &Db, model: &mut Model, ids: &(impl Iterator<Item = i32> + Clone), amount: i64) {
     let mut transaction = db.begin().unwrap();
     for (table, rows) in model {
         for id in ids.clone() {
@@ -53,7 +53,7 @@ fn history(db: &Db) -> Vec<(Snapshot, Model)> {
     let mut model = [(HYBRID, BTreeMap::new()), (ROW, BTreeMap::new())];
     let rounds = [3, 400, 5, 2, 600, 300, 4].into_iter().enumerate();
     let after = rounds.map(|(round, count)| {
-        commit(db, &mut model, (0..count).step_by(1 + round % 2), round as i64);
+        commit(db, &mut model, &(0..count).step_by(1 + round % 2), round as i64);
         (db.snapshot(), model.clone())
     });
     let snapshots = after.collect();
@@ -73,7 +73,7 @@ fn large_commits_keep_the_order_of_all() {
     db.merge_runs(ROW).unwrap();
     snapshots.iter().for_each(|(snapshot, model)| check(snapshot, model));
     let mut model = snapshots.last().unwrap().1.clone();
-    commit(&db, &mut model, 100..500, 9);
+    commit(&db, &mut model, &(100..500), 9);
     check(&db.snapshot(), &model);
     check(&open(&env.reboot(PowerLoss::DropUnsynced)).snapshot(), &model);
 }
