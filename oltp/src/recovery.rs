@@ -5,6 +5,7 @@
 //! segment. Both are idempotent, so a crash during recovery is recovered from by the next open.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::cache::BlockCache;
@@ -17,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::event::Listener;
 use crate::file::{FileId, FileKind};
 use crate::manifest::{Edit, Levels, Manifest, Version};
-use crate::memory::MemoryBudget;
-use crate::memtable::{Entries, Memtable};
+use crate::memory::{MemoryBudget, Reservation};
+use crate::memtable::{Entries, Memtable, Replayed};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::schema::TableId;
@@ -29,6 +30,11 @@ use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
 use crate::wal::{Frame, Place, RecordKind, Wal};
 use crate::work::Work;
+
+/// Logged versions are collected and sorted before they enter memtables, so many bytes of them at a time, or a smaller
+/// share of a small budget. More would be quicker by little.
+const REPLAYED_BYTES_MAX: u64 = 16 << 20;
+const REPLAYED_SHARE: u64 = 32;
 
 /// Folders of a database, in the order of their creation.
 const FOLDERS: [&str; 3] = ["wal", "runs", "segments"];
@@ -49,6 +55,10 @@ pub(crate) fn open(
     let mut tables = open_runs(&env, dir, &version, &block_cache)?;
     let cold_view = cold.restore(&version.segments())?;
 
+    let replayed_bytes_max = REPLAYED_BYTES_MAX.min(budget.limit() / REPLAYED_SHARE);
+    let reservation = budget.reserve("recovery", 0)?;
+    // Whether or not it fits: the caches that could make room are empty, and what was acknowledged must come back.
+    reservation.grow(replayed_bytes_max);
     let mut replay = Replay {
         version: &version,
         cold: cold.as_ref(),
@@ -58,6 +68,10 @@ pub(crate) fn open(
         memtable_bytes_max: options.memtable_bytes_max,
         budget: &budget,
         dir,
+        replayed: HashMap::new(),
+        replayed_bytes: 0,
+        replayed_bytes_max,
+        _reservation: reservation,
     };
     let (wal, report) = Wal::open(
         Arc::clone(&env),
@@ -68,7 +82,9 @@ pub(crate) fn open(
         manifest.file_allocator(),
         &mut |place, frame| replay.frame(place, frame),
     )?;
-    let newest = replay.newest;
+    replay.restore();
+    let newest = std::mem::take(&mut replay.newest);
+    drop(replay);
     if version.wal_start.is_none() {
         // From now on a missing first log file is noticed.
         manifest.append(&[Edit::WalReleased(wal.start())])?;
@@ -149,6 +165,12 @@ struct Replay<'a> {
     memtable_bytes_max: u64,
     budget: &'a Arc<MemoryBudget>,
     dir: &'a Path,
+    /// What was read and is not in the memtables yet.
+    replayed: HashMap<TableId, Replayed>,
+    replayed_bytes: u64,
+    replayed_bytes_max: u64,
+    /// For what is collected.
+    _reservation: Reservation,
 }
 
 impl Replay<'_> {
@@ -167,21 +189,47 @@ impl Replay<'_> {
             }
             let flushed_through = self.version.table(*table).map_or(SeqNo::ZERO, |table| table.flushed_through);
             if frame.seqno > flushed_through {
-                let rows = self.tables.entry(*table).or_insert_with(|| TableRows::new(Levels::default()));
-                if record.entries.bytes_of(range) >= self.memtable_bytes_max {
-                    let entries = Arc::new(Entries::clone(&record.entries).into_owned());
-                    rows.push_sealed(Memtable::of_commit(self.budget, entries, range.clone(), frame.seqno));
-                    continue;
-                }
-                if rows.active.bytes() >= self.memtable_bytes_max {
-                    rows.seal_active();
-                }
-                let memtable: &Arc<Memtable> = &rows.active;
-                memtable.announce(frame.seqno);
-                memtable.apply(self.budget, frame.seqno, record.versions(range.clone()));
+                self.redo(*table, range.clone(), &record, frame.seqno);
             }
         }
         Ok(())
+    }
+
+    /// Brings back one commit's versions of `table`. They are collected first, unless they are as large as a memtable.
+    fn redo(&mut self, table: TableId, range: Range<usize>, record: &CommitRecord<'_>, seqno: SeqNo) {
+        let rows = self.tables.entry(table).or_insert_with(|| TableRows::new(Levels::default()));
+        let replayed = self.replayed.entry(table).or_default();
+        let bytes = record.entries.bytes_of(&range);
+        if rows.active.bytes() + replayed.memtable_bytes() + bytes >= self.memtable_bytes_max {
+            // Newer components hold newer versions: what was collected goes before what comes.
+            rows.active.restore(self.budget, replayed);
+        }
+        if bytes >= self.memtable_bytes_max {
+            let entries = Arc::new(Entries::clone(&record.entries).into_owned());
+            rows.push_sealed(Memtable::of_commit(self.budget, entries, range, seqno));
+            return;
+        }
+        if rows.active.bytes() >= self.memtable_bytes_max {
+            rows.seal_active();
+        }
+        let before = replayed.memtable_bytes();
+        for (key, kind, value) in record.versions(range) {
+            replayed.push(key, seqno, kind, value);
+        }
+        self.replayed_bytes += replayed.memtable_bytes() - before;
+        if self.replayed_bytes >= self.replayed_bytes_max {
+            self.restore();
+        }
+    }
+
+    /// Puts all that was collected into the memtables.
+    fn restore(&mut self) {
+        for (table, replayed) in &mut self.replayed {
+            if let Some(rows) = self.tables.get(table) {
+                rows.active.restore(self.budget, replayed);
+            }
+        }
+        self.replayed_bytes = 0;
     }
 }
 

@@ -73,8 +73,18 @@ pub fn resident_bytes() -> Result<u64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? << 10)
 }
 
-/// Files below `dir`, by name relative to it, with the bytes that their blocks take.
-pub fn files(dir: &Path) -> Result<Vec<(String, u64)>> {
+/// A file of a database.
+pub struct FileSize {
+    /// Relative to the database's folder.
+    pub name: String,
+    /// Bytes written to it.
+    pub bytes: u64,
+    /// Bytes that its blocks take on disk, which may be more, or less.
+    pub disk_bytes: u64,
+}
+
+/// Files below `dir`.
+pub fn files(dir: &Path) -> Result<Vec<FileSize>> {
     let (mut found, mut folders) = (Vec::new(), vec![dir.to_path_buf()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {
@@ -84,7 +94,8 @@ pub fn files(dir: &Path) -> Result<Vec<(String, u64)>> {
             if metadata.is_dir() {
                 folders.push(path);
             } else {
-                found.push((path.strip_prefix(dir)?.to_string_lossy().into_owned(), metadata.blocks() * 512));
+                let name = path.strip_prefix(dir)?.to_string_lossy().into_owned();
+                found.push(FileSize { name, bytes: metadata.len(), disk_bytes: metadata.blocks() * 512 });
             }
         }
     }
@@ -139,7 +150,7 @@ pub struct Evictor {
 
 impl Evictor {
     pub fn start(dir: &Path) -> Result<Evictor> {
-        let paths: Vec<PathBuf> = files(dir)?.into_iter().map(|(name, _)| dir.join(name)).collect();
+        let paths: Vec<PathBuf> = files(dir)?.into_iter().map(|file| dir.join(file.name)).collect();
         let opened: Vec<std::fs::File> = paths.iter().filter_map(|path| std::fs::File::open(path).ok()).collect();
         if opened.is_empty() {
             bail!("nothing to evict in {}", dir.display());

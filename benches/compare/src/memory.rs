@@ -98,7 +98,7 @@ fn finish(memory: &Memory, db: Db, progress: &Progress, peak: u64, started: Inst
 }
 
 fn on_disk(dir: &Path) -> Result<u64> {
-    Ok(machine::files(dir)?.iter().map(|(_, bytes)| bytes).sum())
+    Ok(machine::files(dir)?.iter().map(|file| file.disk_bytes).sum())
 }
 
 /// Of ten operations six write a new row, one replaces, two read and one scans.

@@ -92,7 +92,8 @@ pub fn run(peer: &dyn Peer, dir: &Path, size: &Size) -> Result<Vec<Figure>> {
     store.settle(false)?;
     let written = (store.written_bytes()? - written_before) as f64;
     drop(store);
-    let live = machine::files(dir)?.iter().filter(|(name, _)| !peer.is_log(name)).map(|(_, bytes)| bytes).sum::<u64>();
+    let files = machine::files(dir)?;
+    let live: u64 = files.iter().filter(|file| !peer.is_log(&file.name)).map(|file| file.disk_bytes).sum();
     let (stalls, longest_stall) = control.summary();
     let us = |share| latencies.percentile(share) as f64 / 1e3;
     Ok(vec![

@@ -313,7 +313,7 @@ fn write_log(peer: &dyn Peer, dir: &Path, size: &Size) -> Result<Vec<Figure>> {
     store.session(true)?.put(&key(u64::MAX), &value)?;
     let log_bytes = match store.log_bytes()? {
         Some(bytes) => bytes,
-        None => machine::files(dir)?.iter().filter(|(name, _)| peer.is_log(name)).map(|(_, bytes)| bytes).sum(),
+        None => machine::files(dir)?.iter().filter(|file| peer.is_log(&file.name)).map(|file| file.bytes).sum(),
     };
     std::fs::write(log_file(dir), format!("{written} {log_bytes}"))?;
     store.kill();
