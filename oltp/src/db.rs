@@ -20,8 +20,10 @@ use crate::recovery;
 use crate::schema::{StorageKind, TableId, TableSchema};
 use crate::seqno::SeqNo;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use crate::txn::Transaction;
+use crate::txn::conflict::Room;
+use crate::txn::lock::LockTable;
 use crate::txn::snapshot::Snapshots;
+use crate::txn::{Transaction, TransactionOptions};
 use crate::view::{Snapshot, Views};
 use crate::wal::Wal;
 use crate::work::Work;
@@ -54,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) views: Views,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) sequencer: Mutex<Sequencer>,
+    pub(crate) recent_room: Arc<Room>,
+    pub(crate) locks: Arc<LockTable>,
     pub(crate) published: Condvar,
     pub(crate) tables: RwLock<HashMap<TableId, Registered>>,
     pub(crate) row_ids: Mutex<HashMap<TableId, RowIdBlock>>,
@@ -136,15 +140,24 @@ impl Db {
         tables
     }
 
-    /// Starts a transaction at the current read point.
+    /// Starts a transaction at the current read point, at snapshot isolation.
     ///
     /// # Errors
     /// [`Error::Closed`], or an exhausted budget.
     pub fn begin(&self) -> Result<Transaction> {
+        self.begin_with(TransactionOptions::default())
+    }
+
+    /// Starts a transaction at the current read point. The first of several serializable ones waits for the commits in
+    /// flight.
+    ///
+    /// # Errors
+    /// As [`Db::begin`].
+    pub fn begin_with(&self, options: TransactionOptions) -> Result<Transaction> {
         if self.inner.lock_sequencer().closed {
             return Err(Error::Closed);
         }
-        Transaction::new(Arc::clone(&self.inner), self.snapshot())
+        Transaction::new(Arc::clone(&self.inner), options)
     }
 
     /// A snapshot at the current read point: everything acknowledged so far is in it (P4).

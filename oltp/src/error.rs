@@ -43,6 +43,24 @@ pub enum Error {
         /// Encoded key of the contested row.
         key: Vec<u8>,
     },
+    /// Waiting for a row lock would have closed a circle of transactions that wait for each other. The others go on; roll
+    /// this one back and retry it (SQLSTATE 40P01).
+    #[error("deadlock over a row of table {}; roll back and retry the transaction", table.0)]
+    Deadlock {
+        /// Table of the contested row.
+        table: TableId,
+        /// Encoded key of the contested row.
+        key: Vec<u8>,
+    },
+    /// Another transaction held a row lock for longer than this one was to wait. Nothing was changed; ask again, or roll
+    /// back (SQLSTATE 55P03).
+    #[error("a row of table {} is locked by another transaction", table.0)]
+    LockTimeout {
+        /// Table of the contested row.
+        table: TableId,
+        /// Encoded key of the contested row.
+        key: Vec<u8>,
+    },
     /// The requested snapshot is older than the history that is kept.
     #[error("history before commit {oldest} is gone; commit {requested} was asked for")]
     HistoryGone {

@@ -54,7 +54,7 @@ pub use memory::MemoryBudget;
 pub use options::Options;
 pub use schema::{ColumnId, TableId, TableSchema};
 pub use seqno::SeqNo;
-pub use txn::{Overlay, Savepoint, Transaction};
+pub use txn::{Isolation, LockMode, Overlay, Savepoint, Transaction, TransactionOptions};
 pub use view::{ReadView, Snapshot, TableRows};
 
 #[cfg(shuttle)]

@@ -26,6 +26,9 @@ pub struct Options {
     pub buffered_sync_interval_ms: u64,
     /// Largest commit, encoded. Larger ones are refused before anything suffers.
     pub commit_bytes_max: u64,
+    /// Memory for the keys of recent commits, which transactions are checked against. A transaction that is open for so
+    /// long that its part had to be dropped cannot commit writes any more. 64 MiB remember a million keys.
+    pub recent_commits_bytes_max: u64,
     /// Sizes of the log's files and buffers.
     pub wal: WalOptions,
 }
@@ -42,6 +45,7 @@ impl Default for Options {
             idle_flush_ms: 500,
             buffered_sync_interval_ms: 100,
             commit_bytes_max: 512 << 20,
+            recent_commits_bytes_max: 64 << 20,
             wal: WalOptions::default(),
         }
     }

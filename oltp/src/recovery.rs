@@ -26,6 +26,7 @@ use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sstable::Run;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
+use crate::txn::conflict::{RecentCommits, Room};
 use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
 use crate::wal::{Frame, Place, RecordKind, Wal};
@@ -89,13 +90,16 @@ pub(crate) fn open(
         // From now on a missing first log file is noticed.
         manifest.append(&[Edit::WalReleased(wal.start())])?;
     }
+    let recent_room = Room::new(&budget, options.recent_commits_bytes_max)?;
     let last = report.last_seqno.max(version.last_seqno);
     remove_orphans(env.as_ref(), dir, &version)?;
     let elapsed = env.monotonic().saturating_sub(start);
     tracing::info!(last_seqno = last.0, log_bytes = wal.live_bytes(), ?elapsed, "recovered");
     Ok(Inner {
         views: Views::new(tables.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect(), cold_view, last),
-        sequencer: Mutex::new(Sequencer { last, newest, ..Sequencer::default() }),
+        sequencer: Mutex::new(Sequencer::new(last, newest, RecentCommits::new(Arc::clone(&recent_room)))),
+        recent_room,
+        locks: Arc::default(),
         env,
         dir: dir.to_path_buf(),
         options,

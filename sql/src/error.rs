@@ -53,6 +53,8 @@ pub enum SqlState {
     UndefinedSchema,
     /// `40001`: a concurrent transaction won; retry.
     SerializationFailure,
+    /// `40P01`: a circle of waiting transactions; retry.
+    DeadlockDetected,
     /// `42000`: the statement makes no sense, for a reason without its own code.
     InvalidStatement,
     /// `42601`: syntax.
@@ -91,6 +93,8 @@ pub enum SqlState {
     NotInPrerequisiteState,
     /// `55006`: in use by another process.
     ObjectInUse,
+    /// `55P03`: a row is locked by another transaction.
+    LockNotAvailable,
     /// `57P03`: closed.
     CannotConnectNow,
     /// `58030`: the operating system refused a file operation.
@@ -122,6 +126,7 @@ impl SqlState {
             SqlState::InvalidSavepoint => "3B001",
             SqlState::UndefinedSchema => "3F000",
             SqlState::SerializationFailure => "40001",
+            SqlState::DeadlockDetected => "40P01",
             SqlState::InvalidStatement => "42000",
             SqlState::Syntax => "42601",
             SqlState::InvalidName => "42602",
@@ -141,6 +146,7 @@ impl SqlState {
             SqlState::StatementTooComplex => "54001",
             SqlState::NotInPrerequisiteState => "55000",
             SqlState::ObjectInUse => "55006",
+            SqlState::LockNotAvailable => "55P03",
             SqlState::CannotConnectNow => "57P03",
             SqlState::IoError => "58030",
             SqlState::Internal => "XX000",
@@ -296,6 +302,10 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
             (SqlState::DataCorrupted, "restore the file from a checkpoint or backup; `strata verify` lists all damage")
         }
         StoreError::Conflict { .. } => (SqlState::SerializationFailure, "run the transaction again"),
+        StoreError::Deadlock { .. } => (SqlState::DeadlockDetected, "roll back, then run the transaction again"),
+        StoreError::LockTimeout { .. } => {
+            (SqlState::LockNotAvailable, "wait for the other transaction, then try again")
+        }
         StoreError::HistoryGone { .. } => (SqlState::InvalidParameter, "ask for a later commit"),
         StoreError::LimitExceeded { .. } => (
             SqlState::OutOfMemory,

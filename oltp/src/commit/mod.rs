@@ -17,6 +17,7 @@
 pub(crate) mod record;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use crate::cold::Location;
 use crate::db::Inner;
@@ -28,8 +29,11 @@ use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
-use crate::txn::Overlay;
-use crate::txn::conflict::{ConflictIndex, fingerprint};
+use crate::txn::conflict::{CommitKeys, RecentCommits};
+use crate::txn::footprint::{Footprint, table_of};
+use crate::txn::lock::{HeldLocks, Refused};
+use crate::txn::reads::ReadSet;
+use crate::txn::{LockMode, Overlay};
 use crate::view::{ReadView, Snapshot, TableRows};
 use crate::wal::{Lsn, RecordKind};
 use record::CommitRecord;
@@ -47,10 +51,9 @@ pub enum Durability {
 }
 
 /// Everything that the commit mutex guards.
-#[derive(Default)]
 pub(crate) struct Sequencer {
     pub(crate) last: SeqNo,
-    pub(crate) conflicts: ConflictIndex,
+    pub(crate) recent: RecentCommits,
     /// Commits with a SeqNo that are not published yet, in order.
     pub(crate) pending: VecDeque<Arc<Pending>>,
     /// Running conversions, which must learn of every commit that supersedes one of their inputs.
@@ -89,33 +92,77 @@ struct Ticket {
     sealed: bool,
 }
 
+/// A transaction that is to be committed.
+pub(crate) struct Request {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) writes: BTreeMap<TableId, Arc<Overlay>>,
+    pub(crate) unchanged: Vec<(TableId, Vec<u8>)>,
+    pub(crate) reads: ReadSet,
+    /// Released with the request, when the commit can be seen.
+    pub(crate) locks: HeldLocks,
+    pub(crate) lock_timeout: Option<Duration>,
+    pub(crate) reservation: Reservation,
+    pub(crate) durability: Durability,
+}
+
+/// What came of an attempt to give a commit its place.
+enum Attempt {
+    Sequenced(Ticket),
+    /// The cold tier changed since the marks were resolved.
+    Moved,
+    /// Another transaction holds this key.
+    Held(Arc<[u8]>),
+}
+
+impl Sequencer {
+    pub(crate) fn new(last: SeqNo, newest: HashMap<TableId, SeqNo>, recent: RecentCommits) -> Sequencer {
+        Sequencer {
+            last,
+            recent,
+            pending: VecDeque::new(),
+            jobs: Vec::new(),
+            publish_waiters: 0,
+            newest,
+            closed: false,
+        }
+    }
+}
+
 impl Inner {
-    pub(crate) fn commit(
-        &self,
-        snapshot: &Snapshot,
-        writes: BTreeMap<TableId, Arc<Overlay>>,
-        unchanged: &[(TableId, Vec<u8>)],
-        reservation: Reservation,
-        durability: Durability,
-    ) -> Result<SeqNo> {
+    pub(crate) fn commit(&self, request: Request) -> Result<SeqNo> {
+        let is_conflict = |error: &Error| matches!(error, Error::Conflict { .. });
+        self.carry_out(request).inspect_err(|error| self.metrics.conflicts.add(u64::from(is_conflict(error))))
+    }
+
+    fn carry_out(&self, request: Request) -> Result<SeqNo> {
         self.pace()?;
+        let Request { snapshot, writes, unchanged, reads, mut locks, lock_timeout, reservation, durability } = request;
         let record = CommitRecord::encode(&writes)?;
         drop(writes);
         if durability == Durability::Buffered {
             self.wal.make_room(record.bytes().len())?;
         }
-        let mut fingerprints: Vec<u64> = record.keys().map(fingerprint).collect();
-        let unchanged: Vec<u64> = unchanged.iter().map(|(_, key)| fingerprint(key)).collect();
+        let mut footprint = Footprint::new(snapshot.seqno(), &record, &unchanged, &reads);
+        let mut keys = self.snapshots.wants_keys().then(|| CommitKeys::new(record.keys()));
+        // As for a transaction's writes, committed rows make room.
+        let key_bytes = keys.as_ref().map_or(0, CommitKeys::memory_bytes);
+        while let Err(missing) = self.recent_room.prepare(record.entry_count(), key_bytes)
+            && self.flush_largest(missing)?
+        {}
         let ticket = loop {
+            let ahead = footprint.check_ahead(|look| {
+                let sequencer = self.lock_sequencer();
+                look(&sequencer.recent, &sequencer.newest, sequencer.last);
+            });
+            // The rival may be a commit that will never be published, because the log failed under it. Who was told to try
+            // again would try for ever.
+            ahead.or_else(|conflict| self.wal.check().and(Err(conflict)))?;
             let view = self.views.load();
             let marks = self.superseded_locations(&view, &record)?;
-            match self.sequence(snapshot, &view, &record, &mut fingerprints, &unchanged, &marks, durability) {
-                Ok(Some(ticket)) => break ticket,
-                Ok(None) => {}
-                Err(error) => {
-                    self.metrics.conflicts.add(u64::from(matches!(error, Error::Conflict { .. })));
-                    return Err(error);
-                }
+            match self.sequence(&mut footprint, &locks, &view, &record, &mut keys, &marks, durability)? {
+                Attempt::Sequenced(ticket) => break ticket,
+                Attempt::Moved => {}
+                Attempt::Held(key) => self.acquire(&mut locks, &key, LockMode::Exclusive, lock_timeout).map(drop)?,
             }
         };
         // The transaction's memory becomes the memtables': what they use of it, not the steps it was reserved in, or a
@@ -144,6 +191,23 @@ impl Inner {
         Ok(ticket.pending.seqno)
     }
 
+    /// Takes a row lock for a transaction.
+    pub(crate) fn acquire(
+        &self,
+        locks: &mut HeldLocks,
+        key: &Arc<[u8]>,
+        mode: LockMode,
+        timeout: Option<Duration>,
+    ) -> Result<bool> {
+        locks.acquire(key, mode, timeout, self.env.as_ref()).map_err(|refused| {
+            let (table, key) = (table_of(key), key.to_vec());
+            match refused {
+                Refused::Deadlock => Error::Deadlock { table, key },
+                Refused::Timeout => Error::LockTimeout { table, key },
+            }
+        })
+    }
+
     /// Positions of live segment rows under the record's keys.
     fn superseded_locations(&self, view: &ReadView, record: &CommitRecord) -> Result<Vec<Location>> {
         let mut locations = Vec::new();
@@ -158,31 +222,31 @@ impl Inner {
         Ok(locations)
     }
 
-    /// The part inside the mutex. `None` if the cold tier changed since `marks` were resolved in `resolved`.
+    /// The part inside the mutex.
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     fn sequence(
         &self,
-        snapshot: &Snapshot,
+        footprint: &mut Footprint<'_>,
+        locks: &HeldLocks,
         resolved: &ReadView,
         record: &CommitRecord<'static>,
-        fingerprints: &mut Vec<u64>,
-        unchanged: &[u64],
+        keys: &mut Option<CommitKeys>,
         marks: &[Location],
         durability: Durability,
-    ) -> Result<Option<Ticket>> {
+    ) -> Result<Attempt> {
         let mut sequencer = self.lock_sequencer();
         if sequencer.closed {
             return Err(Error::Closed);
         }
-        if let Err(conflict) = validate(&sequencer.conflicts, snapshot.seqno(), record, fingerprints, unchanged) {
-            // The rival may be a commit that will never be published, because the log failed under it. Who was told to
-            // try again would try for ever.
-            self.wal.check()?;
-            return Err(conflict);
+        footprint
+            .check(&sequencer.recent, &sequencer.newest, sequencer.last)
+            .or_else(|conflict| self.wal.check().and(Err(conflict)))?;
+        if let Some(key) = self.locks.find_held(record, locks) {
+            return Ok(Attempt::Held(key));
         }
         let view = self.views.load();
         if !Arc::ptr_eq(&view.cold, &resolved.cold) {
-            return Ok(None);
+            return Ok(Attempt::Moved);
         }
         let seqno = sequencer.last.next();
         let lsn = self.wal.append(RecordKind::Commit, seqno, &[record.bytes()])?;
@@ -197,12 +261,15 @@ impl Inner {
         for (table, _) in &record.tables {
             sequencer.newest.insert(*table, seqno);
         }
-        let watermark = self.snapshots.watermark(&self.views);
-        sequencer.conflicts.forget(watermark);
-        sequencer.conflicts.insert(seqno, std::mem::take(fingerprints));
+        let needed = self.snapshots.needed_commits(&self.views);
+        sequencer.recent.forget(needed.fingerprints_above);
+        sequencer.recent.forget_keys(needed.keys_above);
+        // A serializable transaction may have begun since the keys were gathered.
+        let keys = self.snapshots.wants_keys().then(|| keys.take().unwrap_or_else(|| CommitKeys::new(record.keys())));
+        sequencer.recent.insert(seqno, footprint.take_writes(), keys);
         let pending = Arc::new(Pending { seqno, lsn, durability, applied: AtomicBool::new(false) });
         sequencer.pending.push_back(Arc::clone(&pending));
-        Ok(Some(Ticket { pending, memtables, sealed }))
+        Ok(Attempt::Sequenced(Ticket { pending, memtables, sealed }))
     }
 
     /// The memtable that each table's entries still go to, after sealing those that are full and creating those that are
@@ -250,7 +317,7 @@ impl Inner {
     }
 
     /// Advances the read point over every commit that is ready, and waits until it has passed `seqno`.
-    fn publish_through(&self, seqno: SeqNo) -> Result<()> {
+    pub(crate) fn publish_through(&self, seqno: SeqNo) -> Result<()> {
         let mut sequencer = self.lock_sequencer();
         loop {
             self.publish_ready(&mut sequencer);
@@ -291,28 +358,6 @@ impl Inner {
         }
         Ok(last)
     }
-}
-
-/// First committer wins, for written keys and for those that must not have changed.
-fn validate(
-    conflicts: &ConflictIndex,
-    snapshot: SeqNo,
-    record: &CommitRecord,
-    fingerprints: &[u64],
-    unchanged: &[u64],
-) -> Result<()> {
-    let conflict = |key: &[u8]| Error::Conflict { table: table_of(key), key: key.to_vec() };
-    if let Some(at) = conflicts.find(fingerprints, snapshot) {
-        return Err(conflict(record.keys().nth(at).unwrap_or_default()));
-    }
-    if conflicts.find(unchanged, snapshot).is_some() {
-        return Err(conflict(&[]));
-    }
-    Ok(())
-}
-
-fn table_of(key: &[u8]) -> TableId {
-    TableId(key.first_chunk::<4>().map_or(0, |table| u32::from_be_bytes(*table)))
 }
 
 impl JobLog {

@@ -74,9 +74,19 @@ impl<'a> CommitRecord<'a> {
         &self.entries.bytes
     }
 
+    /// Number of entries.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.entries.spans.len()
+    }
+
     /// Full keys in record order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.entries.spans.len()).map(|at| self.entries.get(at).0)
+    }
+
+    /// Whether an entry has this full key.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.entries.spans.binary_search_by(|span| span_key(self.bytes(), span).cmp(key)).is_ok()
     }
 
     /// Key, kind and row bytes of the entries `range`.
