@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harness::crash::crash_everywhere;
-use harness::model::{Machine, step};
+use harness::model::{Machine, Step, step};
 use proptest::prelude::*;
 use strata_olap::{Store, StoreOptions};
 use strata_oltp::env::Env;
@@ -30,6 +30,17 @@ proptest! {
             machine.apply(step);
             machine.check();
         }
+    }
+
+    /// With retention, every state since the beginning stays readable, in rows and in segments.
+    #[test]
+    fn the_past_of_both_stores_equals_a_versioned_map(steps in prop::collection::vec(step(), 1..60)) {
+        let mut machine = Machine::with_retention(make_tier, 3_600_000);
+        for (at, step) in steps.iter().enumerate() {
+            machine.apply(step);
+            machine.apply(&Step::AsOf(at * 7));
+        }
+        machine.check();
     }
 }
 

@@ -3,6 +3,7 @@
 //! Holds the parts together and offers them as calls; the work itself is in `commit`, `recovery`, `work` and `txn`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use std::collections::HashMap;
 
@@ -86,6 +87,8 @@ pub struct DbStats {
     pub watermark: SeqNo,
     /// Snapshots and transactions alive.
     pub snapshot_count: usize,
+    /// Age of the oldest of them; 0 if there is none.
+    pub oldest_snapshot_age_ms: u64,
     /// Bytes of log that recovery would read.
     pub wal_bytes: u64,
     /// Bytes in sealed memtables that wait for their flush.
@@ -163,7 +166,7 @@ impl Db {
     /// A snapshot at the current read point: everything acknowledged so far is in it (P4).
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.inner.snapshots.take(&self.inner.views)
+        self.inner.snapshots.take(&self.inner.views, self.inner.env.monotonic())
     }
 
     /// The newest committed row under the full `key`. One read needs no snapshot: the view that it loads holds all that it
@@ -229,6 +232,7 @@ impl Db {
             read_point: view.read_point(),
             watermark: self.inner.snapshots.watermark(&self.inner.views),
             snapshot_count: self.inner.snapshots.count(),
+            oldest_snapshot_age_ms: self.inner.snapshots.oldest_since().map_or(0, |since| self.inner.age_ms(since)),
             wal_bytes: self.inner.wal.live_bytes(),
             sealed_bytes: view.sealed_bytes(),
         }
@@ -242,6 +246,11 @@ impl Db {
         let mut list = self.inner.metrics.list(self.inner.wal.metrics());
         list.extend([
             gauge("strata_snapshots", "Snapshots and transactions alive.", stats.snapshot_count as u64),
+            gauge(
+                "strata_oldest_snapshot_age_ms",
+                "Age of the oldest of them in milliseconds, 0 if there is none.",
+                stats.oldest_snapshot_age_ms,
+            ),
             gauge("strata_log_live_bytes", "Bytes of log that recovery would read.", stats.wal_bytes),
             gauge("strata_sealed_bytes", "Bytes in sealed memtables that wait for their flush.", stats.sealed_bytes),
             gauge("strata_memory_used_bytes", "Bytes taken from the memory budget.", self.inner.budget.used()),
@@ -264,6 +273,11 @@ impl Inner {
         self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Milliseconds since `began`, by the monotonic clock.
+    pub(crate) fn age_ms(&self, began: Duration) -> u64 {
+        u64::try_from(self.env.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn registered(&self, table: TableId) -> Option<Registered> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
     }
@@ -277,6 +291,10 @@ impl Inner {
     fn close(&self) -> Result<()> {
         self.work.stop();
         let already = std::mem::replace(&mut self.lock_sequencer().closed, true);
-        if already { Ok(()) } else { self.wal.close() }
+        if already {
+            return Ok(());
+        }
+        let saved = self.save_times(true);
+        self.wal.close().and(saved)
     }
 }

@@ -22,7 +22,8 @@ pub struct VerifyReport {
 }
 
 impl Db {
-    /// Drops the storage of a table whose catalog entry is gone. Snapshots taken before go on reading it; its files go
+    /// Drops the storage of a table whose catalog entry is gone, and with it the states of the past that retention kept, of all
+    /// tables. Snapshots taken before go on reading it; its files go
     /// when the last of them does.
     ///
     /// # Errors
@@ -35,6 +36,8 @@ impl Db {
         inner.tables.write().unwrap_or_else(PoisonError::into_inner).remove(&table);
         inner.wal.sync_to(inner.wal.end_lsn())?;
         let version = inner.manifest.version();
+        // In older states the table would be found empty.
+        inner.snapshots.forget_past(&inner.views);
         inner.append_edits(&[Edit::DropTable { table }])?;
         let sequencer = inner.lock_sequencer();
         let view = inner.views.load();

@@ -29,6 +29,13 @@ pub struct Options {
     /// Memory for the keys of recent commits, which transactions are checked against. A transaction that is open for so
     /// long that its part had to be dropped cannot commit writes any more. 64 MiB remember a million keys.
     pub recent_commits_bytes_max: u64,
+    /// Every state of the database stays readable for this long, with [`crate::Db::snapshot_as_of`] and
+    /// [`crate::Db::snapshot_at`]; 0 keeps none. Costs the space of every version superseded in that time, and up to as much
+    /// memory as the marks of segments rewritten in it.
+    pub retention_ms: u64,
+    /// Transactions older than this can no longer read, write or commit, but get [`crate::Error::HistoryGone`]; 0 sets no
+    /// limit. So that a forgotten one does not hold back the dropping of old versions for ever.
+    pub snapshot_age_ms_max: u64,
     /// Sizes of the log's files and buffers.
     pub wal: WalOptions,
 }
@@ -46,6 +53,8 @@ impl Default for Options {
             buffered_sync_interval_ms: 100,
             commit_bytes_max: 512 << 20,
             recent_commits_bytes_max: 64 << 20,
+            retention_ms: 0,
+            snapshot_age_ms_max: 0,
             wal: WalOptions::default(),
         }
     }

@@ -26,6 +26,7 @@ use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sstable::Run;
 use crate::sync::{Arc, Condvar, Mutex, RwLock};
+use crate::txn::as_of;
 use crate::txn::conflict::{RecentCommits, Room};
 use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
@@ -92,12 +93,17 @@ pub(crate) fn open(
     }
     let recent_room = Room::new(&budget, options.recent_commits_bytes_max)?;
     let last = report.last_seqno.max(version.last_seqno);
+    let now_ms = u64::try_from(env.wall_clock().as_millis()).unwrap_or(u64::MAX);
+    let (history, floor, edit) = as_of::restore(options.retention_ms, &version, now_ms, last);
+    if let Some(edit) = edit {
+        manifest.append(&[edit])?;
+    }
     remove_orphans(env.as_ref(), dir, &version)?;
     let elapsed = env.monotonic().saturating_sub(start);
     tracing::info!(last_seqno = last.0, log_bytes = wal.live_bytes(), ?elapsed, "recovered");
     Ok(Inner {
         views: Views::new(tables.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect(), cold_view, last),
-        sequencer: Mutex::new(Sequencer::new(last, newest, RecentCommits::new(Arc::clone(&recent_room)))),
+        sequencer: Mutex::new(Sequencer::new(last, newest, RecentCommits::new(Arc::clone(&recent_room)), history)),
         recent_room,
         locks: Arc::default(),
         env,
@@ -108,7 +114,7 @@ pub(crate) fn open(
         cold,
         wal,
         manifest,
-        snapshots: Arc::new(Snapshots::default()),
+        snapshots: Arc::new(Snapshots::new(floor)),
         published: Condvar::new(),
         tables: RwLock::new(HashMap::new()),
         row_ids: Mutex::new(HashMap::new()),

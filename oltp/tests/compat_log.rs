@@ -13,12 +13,14 @@ use strata_oltp::env::os::OsEnv;
 use strata_oltp::env::sim::SimEnv;
 use strata_oltp::env::{Env, OpenMode};
 use strata_oltp::manifest::{Edit, Manifest, Place, RunMeta, load};
+use strata_oltp::txn::TimeMark;
 use strata_oltp::wal::{DbId, Lsn, RecordKind, Tail, Wal, WalOptions, WalStart, replay};
 use strata_oltp::{FileId, FileKind, SeqNo, TableId};
 
 const WAL_V1: &[u8] = include_bytes!("../../data/compat/v1/wal.bin");
 const MANIFEST_V1: &[u8] = include_bytes!("../../data/compat/v1/manifest.bin");
 const MANIFEST_V2: &[u8] = include_bytes!("../../data/compat/v2/manifest.bin");
+const MANIFEST_V3: &[u8] = include_bytes!("../../data/compat/v3/manifest.bin");
 const DB_ID: DbId = *b"strata compat v1";
 const DIR: &str = "/db";
 
@@ -110,12 +112,26 @@ fn edits_v2() -> Vec<Edit> {
     edits
 }
 
+/// [`edits_v2`] and what version 3 brought: the times of commits.
+fn edits_v3() -> Vec<Edit> {
+    let mark = |at_ms, seqno, is_gap| TimeMark { at_ms, seqno: SeqNo(seqno), is_gap };
+    let mut edits = edits_v2();
+    edits.extend([
+        Edit::History { kept_from: Some(SeqNo(40)), marks: vec![mark(1_700_000_000_000, 40, true)] },
+        Edit::History {
+            kept_from: Some(SeqNo(45)),
+            marks: vec![mark(1_700_000_002_000, 44, false), mark(1_700_000_005_000, 59, false)],
+        },
+    ]);
+    edits
+}
+
 /// A manifest of number 1 with a snapshot, all kinds of edits and watermarks, as the current program writes it.
 fn written_manifest() -> Vec<u8> {
     let env = SimEnv::new(1);
     let (manifest, _) = Manifest::open(Arc::new(env.clone()), Path::new(DIR)).expect("works");
     (2..70).for_each(|number| assert_eq!(manifest.next_file(), FileId(number)));
-    for edit in edits_v2() {
+    for edit in edits_v3() {
         manifest.append(&[edit]).expect("works");
     }
     env.read_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1))).expect("works")
@@ -140,7 +156,7 @@ fn the_current_version_is_written_byte_for_byte() {
 
 #[test]
 fn the_current_manifest_version_is_written_byte_for_byte() {
-    golden("v2/manifest.bin", MANIFEST_V2, &written_manifest());
+    golden("v3/manifest.bin", MANIFEST_V3, &written_manifest());
 }
 
 #[test]
@@ -159,6 +175,21 @@ fn a_version_1_log_is_replayed() {
     .expect("works");
     assert_eq!(found, commits());
     assert_eq!((report.tail, report.frame_count), (Tail::Open, 5));
+}
+
+#[test]
+fn a_version_3_manifest_is_loaded() {
+    let env = SimEnv::new(1);
+    env.create_dir_all(Path::new(DIR)).expect("works");
+    env.write_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1)), MANIFEST_V3).expect("works");
+    let version = load(&env, Path::new(DIR)).expect("works").expect("works").version;
+    assert_eq!(version.kept_from, Some(SeqNo(45)));
+    let times: Vec<_> = version.times.iter().map(|mark| (mark.at_ms, mark.seqno.0, mark.is_gap)).collect();
+    assert_eq!(
+        times,
+        [(1_700_000_002_000, 44, false), (1_700_000_005_000, 59, false)],
+        "the oldest mark was of no more use"
+    );
 }
 
 #[test]

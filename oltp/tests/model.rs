@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::model::{Machine, step};
+use harness::model::{Machine, Step, step};
 use harness::row_tier::RowTier;
 use proptest::prelude::*;
 
@@ -16,5 +16,16 @@ proptest! {
             machine.apply(step);
             machine.check();
         }
+    }
+
+    /// With retention, every state since the beginning stays readable, wherever its rows lie by now.
+    #[test]
+    fn the_past_equals_a_versioned_map(steps in prop::collection::vec(step(), 1..80)) {
+        let mut machine = Machine::with_retention(RowTier::make, 3_600_000);
+        for (at, step) in steps.iter().enumerate() {
+            machine.apply(step);
+            machine.apply(&Step::AsOf(at * 7));
+        }
+        machine.check();
     }
 }

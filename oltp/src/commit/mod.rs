@@ -31,6 +31,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::txn::conflict::{CommitKeys, RecentCommits};
 use crate::txn::footprint::{Footprint, table_of};
+use crate::txn::history::History;
 use crate::txn::lock::{HeldLocks, Refused};
 use crate::txn::reads::ReadSet;
 use crate::txn::{LockMode, Overlay};
@@ -54,6 +55,8 @@ pub enum Durability {
 pub(crate) struct Sequencer {
     pub(crate) last: SeqNo,
     pub(crate) recent: RecentCommits,
+    /// Times of commits, if states of the past are kept.
+    pub(crate) history: Option<History>,
     /// Commits with a SeqNo that are not published yet, in order.
     pub(crate) pending: VecDeque<Arc<Pending>>,
     /// Running conversions, which must learn of every commit that supersedes one of their inputs.
@@ -115,10 +118,16 @@ enum Attempt {
 }
 
 impl Sequencer {
-    pub(crate) fn new(last: SeqNo, newest: HashMap<TableId, SeqNo>, recent: RecentCommits) -> Sequencer {
+    pub(crate) fn new(
+        last: SeqNo,
+        newest: HashMap<TableId, SeqNo>,
+        recent: RecentCommits,
+        history: Option<History>,
+    ) -> Sequencer {
         Sequencer {
             last,
             recent,
+            history,
             pending: VecDeque::new(),
             jobs: Vec::new(),
             publish_waiters: 0,
@@ -250,7 +259,10 @@ impl Inner {
         }
         let seqno = sequencer.last.next();
         let lsn = self.wal.append(RecordKind::Commit, seqno, &[record.bytes()])?;
-        sequencer.last = seqno;
+        let before = std::mem::replace(&mut sequencer.last, seqno);
+        if let Some(history) = &mut sequencer.history {
+            history.note(self.now_ms(), before);
+        }
         for location in marks {
             self.cold.mark(view.cold.as_ref(), *location, seqno);
         }

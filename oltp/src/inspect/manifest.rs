@@ -166,6 +166,10 @@ fn describe(dump: &Dump<'_>, edit: &Edit) -> String {
         Edit::LastSeqNo(seqno) => format!("newest commit {seqno}"),
         Edit::WalReleased(start) => format!("log needed from file {} at position {}", start.file, start.lsn),
         Edit::NextFile(file) => format!("next file {file}"),
+        Edit::History { kept_from: Some(seqno), marks } => {
+            format!("states from commit {seqno} on are kept, {} times of commits", marks.len())
+        }
+        Edit::History { kept_from: None, .. } => "old states are not kept".to_owned(),
         Edit::PlaceRuns { table, removed, added } => {
             let removed: Vec<String> = removed.iter().map(ToString::to_string).collect();
             let placed = |(place, meta): &(Place, RunMeta)| format!("{} {}", say_place(*place), run(meta));

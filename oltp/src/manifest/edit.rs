@@ -5,6 +5,7 @@ use crate::file::FileId;
 use crate::manifest::levels::Place;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::txn::TimeMark;
 use crate::wal::{Lsn, WalStart};
 
 /// A sorted run as the manifest knows it; what a reader needs before it opens the file.
@@ -100,6 +101,13 @@ pub enum Edit {
     LastSeqNo(SeqNo),
     /// Write-ahead log files before this are not needed any more.
     WalReleased(WalStart),
+    /// What is known of the past.
+    History {
+        /// Every state from this commit on is readable; `None` if old states are not kept.
+        kept_from: Option<SeqNo>,
+        /// More times of commits. Earlier marks at or after the first of these are void.
+        marks: Vec<TimeMark>,
+    },
     /// File numbers below this may have been given out. [`super::Manifest::append`] adds it by itself.
     NextFile(FileId),
 }
@@ -183,6 +191,16 @@ fn encode_edit(out: &mut Vec<u8>, edit: &Edit) {
             put_u64(out, start.lsn.0);
         }
         Edit::NextFile(file) => put_u64(out, file.0),
+        Edit::History { kept_from, marks } => {
+            out.push(u8::from(kept_from.is_some()));
+            put_u64(out, kept_from.unwrap_or_default().0);
+            put_u32(out, marks.len());
+            for mark in marks {
+                put_u64(out, mark.at_ms);
+                put_u64(out, mark.seqno.0);
+                out.push(u8::from(mark.is_gap));
+            }
+        }
     }
 }
 
@@ -201,6 +219,7 @@ fn tag(edit: &Edit) -> u8 {
         Edit::WalReleased(_) => 11,
         Edit::NextFile(_) => 12,
         Edit::PlaceRuns { .. } => 13,
+        Edit::History { .. } => 14,
     }
 }
 
@@ -237,6 +256,11 @@ fn decode_edit(input: &mut Input<'_>) -> Option<Edit> {
             let (table, removed) = (input.table()?, input.files()?);
             let added = (0..input.u32()?).map(|_| input.placed_run()).collect::<Option<_>>()?;
             Edit::PlaceRuns { table, removed, added }
+        }
+        14 => {
+            let (is_kept, seqno) = (input.flag()?, SeqNo(input.u64()?));
+            let marks = (0..input.u32()?).map(|_| input.time_mark()).collect::<Option<_>>()?;
+            Edit::History { kept_from: is_kept.then_some(seqno), marks }
         }
         _ => return None,
     })
@@ -310,6 +334,10 @@ impl Input<'_> {
         let (bytes, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(bytes.to_vec())
+    }
+
+    fn time_mark(&mut self) -> Option<TimeMark> {
+        Some(TimeMark { at_ms: self.u64()?, seqno: SeqNo(self.u64()?), is_gap: self.flag()? })
     }
 
     fn table(&mut self) -> Option<TableId> {

@@ -9,6 +9,7 @@ use crate::manifest::edit::{Edit, RunMeta};
 use crate::manifest::levels::Levels;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::txn::TimeMark;
 use crate::wal::WalStart;
 
 /// All live files and the marks of progress that recovery needs. Cheap to clone: tables are shared.
@@ -22,6 +23,10 @@ pub struct Version {
     pub wal_start: Option<WalStart>,
     /// Every file number at or above it is unused.
     pub next_file: FileId,
+    /// Every state from this commit on is readable; `None` if old states are not kept.
+    pub kept_from: Option<SeqNo>,
+    /// When commits happened; times rise strictly.
+    pub times: Arc<Vec<TimeMark>>,
 }
 
 /// Live files of one table.
@@ -41,7 +46,14 @@ pub struct TableVersion {
 impl Default for Version {
     /// The version of a new database. File numbers begin at 1, because 0 stands for none.
     fn default() -> Self {
-        Version { tables: BTreeMap::new(), last_seqno: SeqNo::ZERO, wal_start: None, next_file: FileId(1) }
+        Version {
+            tables: BTreeMap::new(),
+            last_seqno: SeqNo::ZERO,
+            wal_start: None,
+            next_file: FileId(1),
+            kept_from: None,
+            times: Arc::default(),
+        }
     }
 }
 
@@ -121,6 +133,7 @@ impl Version {
                 }
             },
             Edit::NextFile(file) => rise(&mut self.next_file, *file, "file numbers go back"),
+            Edit::History { kept_from, marks } => self.set_history(*kept_from, marks),
         }
     }
 
@@ -128,6 +141,9 @@ impl Version {
     pub(crate) fn snapshot(&self) -> Vec<Edit> {
         let mut edits = vec![Edit::NextFile(self.next_file), Edit::LastSeqNo(self.last_seqno)];
         edits.extend(self.wal_start.map(Edit::WalReleased));
+        if self.kept_from.is_some() {
+            edits.push(Edit::History { kept_from: self.kept_from, marks: self.times.to_vec() });
+        }
         for (&table, state) in &self.tables {
             edits.push(Edit::FlushedThrough { table, seqno: state.flushed_through });
             edits.push(Edit::RowIds { table, next: state.next_row_id });
@@ -144,6 +160,23 @@ impl Version {
 
     fn table_mut(&mut self, table: TableId) -> &mut TableVersion {
         Arc::make_mut(self.tables.entry(table).or_default())
+    }
+
+    fn set_history(&mut self, kept_from: Option<SeqNo>, marks: &[TimeMark]) -> Result<(), &'static str> {
+        if marks.windows(2).any(|pair| pair[0].at_ms >= pair[1].at_ms || pair[0].seqno > pair[1].seqno) {
+            return Err("times of commits go back");
+        }
+        // Two writers may come in either order; what is gone stays gone.
+        let kept_from = kept_from.map(|seqno| seqno.max(self.kept_from.unwrap_or_default()));
+        self.kept_from = kept_from;
+        let oldest = kept_from.unwrap_or(SeqNo::MAX);
+        let times = Arc::make_mut(&mut self.times);
+        times.retain(|mark| marks.first().is_none_or(|first| mark.at_ms < first.at_ms));
+        times.extend_from_slice(marks);
+        // One mark below tells what is too old from what is unknown.
+        let old = times.partition_point(|mark| mark.seqno < oldest);
+        times.drain(..old.saturating_sub(usize::from(kept_from.is_some())));
+        Ok(())
     }
 
     fn set_marks(&mut self, sealed: &SealedMarks) -> Result<(), &'static str> {

@@ -9,8 +9,10 @@
 //! Critique of ANSI SQL Isolation Levels" (Berenson et al., 1995), snapshot isolation. At [`Isolation::Serializable`] the
 //! same holds for everything that it read; why that suffices is argued in docs/decisions/0008-serializable-by-read-set.md.
 
+pub(crate) mod as_of;
 pub(crate) mod conflict;
 pub(crate) mod footprint;
+pub(crate) mod history;
 pub(crate) mod lock;
 pub(crate) mod reads;
 pub(crate) mod snapshot;
@@ -35,6 +37,7 @@ use reads::ReadSet;
 use snapshot::WriterPin;
 
 pub use crate::iter::Overlay;
+pub use history::TimeMark;
 pub use lock::LockMode;
 pub use options::{Isolation, TransactionOptions};
 
@@ -52,6 +55,7 @@ pub struct Transaction {
     pub(crate) db: Arc<Inner>,
     options: TransactionOptions,
     snapshot: Snapshot,
+    began: Duration,
     /// `None` for a read-only transaction, which is never checked.
     writer: Option<WriterPin>,
     /// What was read, if commit will ask.
@@ -88,7 +92,7 @@ pub struct Savepoint {
 impl Inner {
     /// A snapshot for a transaction, and its claim on recent commits.
     fn begin(&self, options: &TransactionOptions) -> (Snapshot, Option<WriterPin>) {
-        let mut taken = self.snapshots.begin(&self.views, options);
+        let mut taken = self.snapshots.begin(&self.views, options, self.env.monotonic());
         if options.isolation == Isolation::Serializable && !options.read_only {
             // Commits keep their keys from now on, but some that are above this snapshot may not have: those that were on
             // their way to publication. So they are waited for, and the snapshot is taken anew.
@@ -97,7 +101,7 @@ impl Inner {
                 // A log that failed publishes nothing any more; commits are refused then anyway.
                 let _ = self.publish_through(unknown);
                 // The first claim goes only after the second is there.
-                taken = self.snapshots.begin(&self.views, options);
+                taken = self.snapshots.begin(&self.views, options, self.env.monotonic());
             }
         }
         taken
@@ -112,6 +116,7 @@ impl Transaction {
         Ok(Transaction {
             options,
             snapshot,
+            began: db.env.monotonic(),
             writer,
             reads: is_checked.then(Mutex::default),
             locks: HeldLocks::new(&db.locks),
@@ -131,6 +136,21 @@ impl Transaction {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// Whether the transaction is still young enough to go on, which its own calls ask too. For whoever is about to read
+    /// its snapshot directly, once per statement: a read that has begun is not cut off, because the snapshot stays pinned
+    /// until it drops, so an answer is always right.
+    ///
+    /// # Errors
+    /// [`Error::HistoryGone`] once it is older than [`crate::Options::snapshot_age_ms_max`].
+    pub fn check_age(&self) -> Result<()> {
+        let age_ms_max = self.db.options.snapshot_age_ms_max;
+        if age_ms_max > 0 && self.db.age_ms(self.began) > age_ms_max {
+            let oldest = self.db.views.load().read_point();
+            return Err(Error::HistoryGone { requested: self.snapshot.seqno().0, oldest: oldest.0 });
+        }
+        Ok(())
     }
 
     /// What was asked for at its begin.
@@ -166,6 +186,7 @@ impl Transaction {
         match self.own(schema.table, key) {
             Some(own) => Ok(own.map(<[u8]>::to_vec)),
             None => {
+                self.check_age()?;
                 self.note_key(schema.table, key);
                 self.snapshot.get(schema, key)
             }
@@ -178,6 +199,7 @@ impl Transaction {
     /// # Errors
     /// Corrupt or unreadable files.
     pub fn scan(&self, schema: &TableSchema, keys: Range<&[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.check_age()?;
         self.note_range(schema.table, keys.clone());
         let (view, at) = (self.snapshot.view(), self.snapshot.seqno());
         let own = self.overlay(schema.table);
@@ -208,6 +230,7 @@ impl Transaction {
         match self.own(table, key) {
             Some(own) => Ok(own.is_some()),
             None => {
+                self.check_age()?;
                 self.note_key(table, key);
                 self.snapshot.view().contains(table, key, self.snapshot.seqno())
             }
@@ -237,7 +260,7 @@ impl Transaction {
 
     fn write(&mut self, table: TableId, key: Vec<u8>, row: Option<Arc<[u8]>>) -> Result<()> {
         debug_assert!(key.starts_with(&table.0.to_be_bytes()), "a full key opens with its table");
-        self.refuse_if_read_only()?;
+        self.check_may_write()?;
         let bytes = key.len() as u64 + row.as_ref().map_or(0, |row| row.len() as u64) + WRITE_OVERHEAD_BYTES;
         self.grow(bytes)?;
         // A query of this transaction may still read the map; only then is it copied.
@@ -251,7 +274,8 @@ impl Transaction {
         Ok(())
     }
 
-    fn refuse_if_read_only(&self) -> Result<()> {
+    fn check_may_write(&self) -> Result<()> {
+        self.check_age()?;
         if self.options.read_only {
             return Err(Error::Invalid("the transaction is read-only; begin one that may write".to_owned()));
         }
@@ -269,7 +293,7 @@ impl Transaction {
     /// locked, or as it was before.
     pub fn lock(&mut self, table: TableId, key: &[u8], mode: LockMode, timeout: Option<Duration>) -> Result<()> {
         debug_assert!(key.starts_with(&table.0.to_be_bytes()), "a full key opens with its table");
-        self.refuse_if_read_only()?;
+        self.check_may_write()?;
         let lock_count = self.locks.count();
         self.reserve(2 * key.len() as u64 + LOCK_OVERHEAD_BYTES)?;
         self.db.acquire(&mut self.locks, &Arc::from(key), mode, timeout)?;
@@ -378,13 +402,15 @@ impl Transaction {
     /// also survive power loss from the moment this returns. A transaction without writes returns its snapshot's SeqNo.
     ///
     /// # Errors
-    /// [`Error::Conflict`]: nothing was written, retry. [`Error::Deadlock`] and [`Error::LockTimeout`]: a row written is
+    /// [`Error::HistoryGone`]: the transaction is too old, nothing was written. [`Error::Conflict`]: nothing was written,
+    /// retry. [`Error::Deadlock`] and [`Error::LockTimeout`]: a row written is
     /// locked by another transaction; nothing was written, retry. [`Error::Poisoned`] or [`Error::Io`]: the log failed; whether
     /// the commit survives is decided by the next open. Any other error: nothing was written.
     pub fn commit(self, durability: Durability) -> Result<SeqNo> {
         if self.is_read_only() {
             return Ok(self.snapshot.seqno());
         }
+        self.check_age()?;
         // Until the commit is decided, recent commits must stay known.
         let _writer = self.writer;
         self.db.commit(Request {

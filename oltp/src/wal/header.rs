@@ -12,8 +12,8 @@ pub const HEADER_BYTES: usize = 4096;
 /// Newest format version of log files of `kind` that this program reads, and the one it writes.
 fn format_version(kind: FileKind) -> u32 {
     match kind {
-        // 2: runs have places in levels.
-        FileKind::Manifest => 2,
+        // 2: runs have places in levels. 3: times of commits.
+        FileKind::Manifest => 3,
         FileKind::Wal | FileKind::Run | FileKind::Segment | FileKind::Keys | FileKind::Marks => 1,
     }
 }

@@ -119,7 +119,7 @@ impl Inner {
             age_ms: now_ms.saturating_sub(meta.created_ms),
         };
         let runs = view.rows(table).map_or_else(Vec::new, |rows| rows.runs().iter().map(|r| shape(r.meta())).collect());
-        let watermark = self.snapshots.watermark(&self.views);
+        let watermark = self.stripes().oldest();
         RowPart { table: Arc::clone(&known.schema), runs, idle_ms: self.idle_ms(table), watermark, force: false }
     }
 
@@ -177,7 +177,7 @@ impl Inner {
                 versions: inputs,
                 newer,
                 segments: plan.segments.clone(),
-                watermark: self.snapshots.watermark(&self.views),
+                watermark: self.stripes().oldest(),
                 marks_through: job.through,
                 next_file: &|| self.manifest.next_file(),
             },

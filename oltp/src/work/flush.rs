@@ -50,6 +50,7 @@ impl Db {
             return Ok(true);
         }
         self.inner.remove_garbage();
+        self.inner.save_times(false)?;
         self.inner.wal.prepare_spare()?;
         Ok(false)
     }
@@ -121,7 +122,7 @@ impl Inner {
 
     fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Option<Arc<Run>>> {
         // Tombstones stay: an older run may hold what they hide.
-        let options = GcOptions { snapshots: self.snapshots.stripes(&self.views), tombstones: Tombstones::Keep };
+        let options = GcOptions { snapshots: self.stripes(), tombstones: Tombstones::Keep };
         let meta = merge_runs(vec![Box::new(memtable.cursor())], self.run_writer(table)?, options)?;
         meta.map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache))).transpose()
     }
@@ -175,7 +176,10 @@ impl Inner {
             _ => None,
         });
         let replaced: Vec<_> = replaced.collect();
-        self.manifest.append(edits)?;
+        match self.history_edit() {
+            Some(history) => self.manifest.append(&[edits, &[history]].concat())?,
+            None => self.manifest.append(edits)?,
+        };
         Ok(replaced)
     }
 

@@ -53,7 +53,7 @@ impl Inner {
         // marked when the delete committed.
         let _span = tracing::debug_span!("merge", table = table.0).entered();
         let start = self.env.monotonic();
-        let options = GcOptions { snapshots: self.snapshots.stripes(&self.views), tombstones: plan.tombstones };
+        let options = GcOptions { snapshots: self.stripes(), tombstones: plan.tombstones };
         let run = merge_runs(inputs, self.run_writer(table)?, options)?
             .map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache)))
             .transpose()?;

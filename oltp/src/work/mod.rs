@@ -36,6 +36,8 @@ pub(crate) struct Work {
     /// Held from a job's manifest edit until its swap, and while the log is released: in between, manifest and view
     /// disagree.
     pub(crate) installing: Mutex<()>,
+    /// When the times of commits were last saved; held while they are.
+    pub(crate) times_saved: Mutex<Duration>,
     conversion_paused: AtomicBool,
     /// When each table was last seen to change.
     activity: Mutex<HashMap<TableId, (SeqNo, Duration)>>,
@@ -69,6 +71,7 @@ impl Work {
             flushing: Mutex::new(()),
             restructuring: Mutex::new(()),
             installing: Mutex::new(()),
+            times_saved: Mutex::new(Duration::ZERO),
             conversion_paused: AtomicBool::new(false),
             activity: Mutex::new(HashMap::new()),
             signal: Arc::new(Signal::default()),

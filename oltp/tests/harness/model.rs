@@ -39,6 +39,8 @@ pub enum Step {
     Compact(usize),
     Merge(usize),
     Hold,
+    /// Reads the state after one of the commits so far.
+    AsOf(usize),
     Reopen,
     /// The steps happen while the hybrid table is converted, or compacted if the flag says so.
     During(bool, Moment, Vec<Step>),
@@ -74,6 +76,7 @@ fn foreground_step() -> impl Strategy<Value = Step> {
         3 => table.prop_map(Step::Flush),
         1 => Just(Step::FlushAll),
         1 => Just(Step::Hold),
+        2 => any::<usize>().prop_map(Step::AsOf),
     ]
 }
 
@@ -107,7 +110,13 @@ pub struct Machine {
 impl Machine {
     /// Tiny limits, so that rotation and pacing happen within a few dozen steps.
     pub fn new(make_tier: MakeTier) -> Machine {
+        Machine::with_retention(make_tier, 0)
+    }
+
+    /// A machine that keeps the states of the past for `retention_ms`, which it must not outlive.
+    pub fn with_retention(make_tier: MakeTier, retention_ms: u64) -> Machine {
         let options = Options {
+            retention_ms,
             memtable_bytes_max: 2_000,
             sealed_bytes_max: 6_000,
             idle_flush_ms: u64::MAX,
@@ -172,6 +181,7 @@ impl Machine {
                 self.held.truncate(2);
                 self.held.push(self.db().snapshot());
             }
+            Step::AsOf(nth) => self.read_past(nth),
             Step::Reopen => self.reopen(),
             Step::During(compact, moment, ref steps) => self.during(compact, moment, steps),
         }
@@ -212,6 +222,19 @@ impl Machine {
             }
             Err(Error::Conflict { .. }) => assert!(conflict && !read_only, "a conflict without a rival"),
             Err(error) => panic!("commit failed: {error}"),
+        }
+    }
+
+    fn read_past(&self, nth: usize) {
+        let (seqno, state) = self.model.states.iter().nth(nth % self.model.states.len()).unwrap();
+        match self.db().snapshot_at(*seqno) {
+            Ok(snapshot) => check_state(&snapshot, state, "past"),
+            // Only where nothing is kept, and never the newest.
+            Err(Error::HistoryGone { .. }) => {
+                let newest = self.model.states.last_key_value().unwrap().0;
+                assert!(self.options.retention_ms == 0 && seqno < newest, "commit {seqno} is gone");
+            }
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -64,6 +64,7 @@ pub fn random_options(numbers: &mut Numbers) -> Options {
         block_cache_bytes_max: numbers.pick(&[1 << 12, 1 << 16]),
         wal_bytes_max: numbers.pick(&[6_000, 30_000, 1 << 30]),
         idle_flush_ms: numbers.pick(&[0, 10, u64::MAX]),
+        retention_ms: numbers.pick(&[0, 0, 3_600_000]),
         wal: WalOptions {
             segment_bytes: 4_096 + numbers.pick(&[200, 500, 2_000, 8_000]),
             fill_bytes: numbers.pick(&[0, 5_000, 1 << 14]),
