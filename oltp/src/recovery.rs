@@ -57,10 +57,6 @@ pub(crate) fn open(
     let mut tables = open_runs(&env, dir, &version, &block_cache)?;
     let cold_view = cold.restore(&version.segments())?;
 
-    let replayed_bytes_max = REPLAYED_BYTES_MAX.min(budget.limit() / REPLAYED_SHARE);
-    let reservation = budget.reserve("recovery", 0)?;
-    // Whether or not it fits: the caches that could make room are empty, and what was acknowledged must come back.
-    reservation.grow(replayed_bytes_max);
     let mut replay = Replay {
         version: &version,
         cold: cold.as_ref(),
@@ -70,10 +66,7 @@ pub(crate) fn open(
         memtable_bytes_max: options.memtable_bytes_max,
         budget: &budget,
         dir,
-        replayed: HashMap::new(),
-        replayed_bytes: 0,
-        replayed_bytes_max,
-        _reservation: reservation,
+        collected: Collected::new(&budget)?,
     };
     let (wal, report) = Wal::open(
         Arc::clone(&env),
@@ -175,12 +168,25 @@ struct Replay<'a> {
     memtable_bytes_max: u64,
     budget: &'a Arc<MemoryBudget>,
     dir: &'a Path,
-    /// What was read and is not in the memtables yet.
-    replayed: HashMap<TableId, Replayed>,
-    replayed_bytes: u64,
-    replayed_bytes_max: u64,
-    /// For what is collected.
+    collected: Collected,
+}
+
+/// What was read back and is not in the memtables yet.
+struct Collected {
+    tables: HashMap<TableId, Replayed>,
+    bytes: u64,
+    bytes_max: u64,
     _reservation: Reservation,
+}
+
+impl Collected {
+    fn new(budget: &Arc<MemoryBudget>) -> Result<Collected> {
+        let bytes_max = REPLAYED_BYTES_MAX.min(budget.limit() / REPLAYED_SHARE);
+        let reservation = budget.reserve("recovery", 0)?;
+        // Whether or not it fits: the caches that could make room are empty, and what was acknowledged must come back.
+        reservation.grow(bytes_max);
+        Ok(Collected { tables: HashMap::new(), bytes: 0, bytes_max, _reservation: reservation })
+    }
 }
 
 impl Replay<'_> {
@@ -208,7 +214,7 @@ impl Replay<'_> {
     /// Brings back one commit's versions of `table`. They are collected first, unless they are as large as a memtable.
     fn redo(&mut self, table: TableId, range: Range<usize>, record: &CommitRecord<'_>, seqno: SeqNo) {
         let rows = self.tables.entry(table).or_insert_with(|| TableRows::new(Levels::default()));
-        let replayed = self.replayed.entry(table).or_default();
+        let replayed = self.collected.tables.entry(table).or_default();
         let bytes = record.entries.bytes_of(&range);
         if rows.active.bytes() + replayed.memtable_bytes() + bytes >= self.memtable_bytes_max {
             // Newer components hold newer versions: what was collected goes before what comes.
@@ -226,20 +232,20 @@ impl Replay<'_> {
         for (key, kind, value) in record.versions(range) {
             replayed.push(key, seqno, kind, value);
         }
-        self.replayed_bytes += replayed.memtable_bytes() - before;
-        if self.replayed_bytes >= self.replayed_bytes_max {
+        self.collected.bytes += replayed.memtable_bytes() - before;
+        if self.collected.bytes >= self.collected.bytes_max {
             self.restore();
         }
     }
 
     /// Puts all that was collected into the memtables.
     fn restore(&mut self) {
-        for (table, replayed) in &mut self.replayed {
+        for (table, replayed) in &mut self.collected.tables {
             if let Some(rows) = self.tables.get(table) {
                 rows.active.restore(self.budget, replayed);
             }
         }
-        self.replayed_bytes = 0;
+        self.collected.bytes = 0;
     }
 }
 

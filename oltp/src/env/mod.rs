@@ -6,6 +6,7 @@
 //!
 //! Always true: no other module of any crate opens a file, reads a clock or draws a random number.
 
+mod direct;
 pub mod mem;
 pub mod os;
 pub mod sim;
@@ -37,6 +38,14 @@ pub trait Env: Send + Sync + Debug + 'static {
     /// # Errors
     /// `NotFound`, `AlreadyExists` (by mode) or whatever the operating system says.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// As [`Env::open`], for a file that grows by small pieces, each synced at once. What nobody has written yet may turn to
+    /// zeros up to 4 KiB behind the end of a piece.
+    ///
+    /// # Errors
+    /// As [`Env::open`].
+    fn open_log(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.open(path, mode)
+    }
     /// Creates a folder and its parents; existing ones are left as they are. New ones are durable on return, because
     /// files synced with care are lost with their folder.
     ///

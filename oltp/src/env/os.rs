@@ -1,10 +1,10 @@
 //! The operating system's files, clock and randomness.
 //!
-//! Bytes are made durable with `fdatasync` (`F_FULLFSYNC` on macOS), names with `fsync` of their folder. No direct I/O
-//! and no memory maps: the page cache is shared with everything else on the machine, and a failed read of a map is a
-//! signal rather than an error.
+//! Bytes are made durable with `fdatasync` (`F_FULLFSYNC` on macOS), names with `fsync` of their folder. Direct I/O for the
+//! log alone ([`super::direct`]), and no memory maps: the page cache is shared with everything else on the machine, and a
+//! failed read of a map is a signal rather than an error.
 //!
-//! The only file in the workspace's libraries where the calls that `clippy.toml` refuses are allowed (I10).
+//! The only file in the workspace's libraries, beside that one, where the calls that `clippy.toml` refuses are allowed (I10).
 #![expect(clippy::disallowed_methods, reason = "this is the seam that all other code goes through")]
 
 use std::fs::{self, OpenOptions, TryLockError};
@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::direct::DirectFile;
 use super::{Env, File, FileLock, OpenMode};
 
 /// The real environment. Cheap to create; all instances see the same files.
@@ -37,20 +38,28 @@ impl Default for OsEnv {
     }
 }
 
+fn open(path: &Path, mode: OpenMode) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => {}
+        OpenMode::ReadWrite => {
+            options.write(true);
+        }
+        OpenMode::CreateNew => {
+            options.write(true).create_new(true);
+        }
+    }
+    options.open(path)
+}
+
 impl Env for OsEnv {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        match mode {
-            OpenMode::Read => {}
-            OpenMode::ReadWrite => {
-                options.write(true);
-            }
-            OpenMode::CreateNew => {
-                options.write(true).create_new(true);
-            }
-        }
-        Ok(Arc::new(OsFile { file: options.open(path)? }))
+        Ok(Arc::new(OsFile { file: open(path, mode)? }))
+    }
+
+    fn open_log(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(DirectFile::new(open(path, mode)?, path)?))
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {

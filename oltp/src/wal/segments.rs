@@ -134,7 +134,7 @@ impl LogFolder {
             None => (self.spare_path(id), OpenMode::CreateNew),
         };
         let failed = |action| move |error| Error::io(action, &FileKind::Wal.path(&self.dir, id), error);
-        let file = self.env.open(&temporary, mode).map_err(failed("create"))?;
+        let file = self.env.open_log(&temporary, mode).map_err(failed("create"))?;
         file.write_at(0, &header.encode(FileKind::Wal)).map_err(failed("write"))?;
         let mut file_bytes = file.len().map_err(failed("measure"))?;
         if mode == OpenMode::CreateNew {
