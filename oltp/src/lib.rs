@@ -42,6 +42,7 @@ pub mod maintenance;
 pub mod metrics;
 pub mod options;
 pub mod recovery;
+pub mod repair;
 pub mod txn;
 pub mod view;
 pub mod work;

@@ -9,6 +9,7 @@ use crate::cold::SegmentRecord;
 use crate::env::Env;
 use crate::error::Result;
 use crate::file::{FileId, FileKind};
+use crate::repair::Loss;
 use crate::seqno::SeqNo;
 use crate::sync::Arc;
 
@@ -39,6 +40,51 @@ pub trait ColdFiles: Send + Sync {
         record: &SegmentRecord,
         faults: &mut Vec<Fault>,
     ) -> Option<Box<dyn OpenSegment>>;
+
+    /// Brings what is readable of a segment into another folder: its files as they are if they are sound, else new ones
+    /// made of the row groups that can be read. Reports what is lost.
+    ///
+    /// # Errors
+    /// The new files cannot be written.
+    fn repair(&self, job: &SegmentRepair<'_>, losses: &mut Vec<Loss>) -> Result<RepairedSegment>;
+
+    /// Opens a segment that [`ColdFiles::repair`] has just brought there.
+    ///
+    /// # Errors
+    /// It is damaged after all.
+    fn open(&self, env: &Arc<dyn Env>, dir: &Path, record: &SegmentRecord) -> Result<Box<dyn OpenSegment>>;
+
+    /// Writes and syncs `id`, a file of marks (position and superseding commit, ascending) for `segment`.
+    ///
+    /// # Errors
+    /// I/O.
+    fn write_marks(&self, env: &dyn Env, dir: &Path, id: FileId, segment: FileId, marks: &[(u32, SeqNo)])
+    -> Result<()>;
+}
+
+/// A segment to be brought from one folder into another.
+pub struct SegmentRepair<'a> {
+    /// Files of both folders.
+    pub env: &'a Arc<dyn Env>,
+    /// The damaged database.
+    pub from: &'a Path,
+    /// The new one.
+    pub into: &'a Path,
+    /// The segment.
+    pub segment: FileId,
+    /// What the manifest knows of it; nothing if the manifest is lost.
+    pub record: Option<&'a SegmentRecord>,
+    /// Allocates the number of a new file.
+    pub next_file: &'a (dyn Fn() -> FileId + Sync),
+}
+
+/// What became of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairedSegment {
+    /// For the new manifest; none if nothing could be read.
+    pub records: Vec<SegmentRecord>,
+    /// Whether marks may be missing, so that superseded rows look live.
+    pub are_marks_lost: bool,
 }
 
 /// A row of a segment.

@@ -118,7 +118,6 @@ pub(crate) fn open(env: &dyn Env, kind: FileKind, path: &Path, id: Option<FileId
 }
 
 /// Opens a log file whose header is damaged, from what its first frame and the database's identity say.
-#[allow(dead_code)]
 pub(crate) fn open_headless(env: &dyn Env, path: &Path, file: FileId, db_id: crate::wal::DbId) -> Result<LogReader> {
     let handle = env.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
     let mut lsn = [0; 8];

@@ -18,10 +18,11 @@ pub mod manifest;
 pub mod run;
 
 pub mod cold;
+pub(crate) mod merge;
 pub mod tail;
 pub mod verify;
 
-pub use cold::{ColdFiles, OpenSegment, StoredRow};
+pub use cold::{ColdFiles, OpenSegment, RepairedSegment, SegmentRepair, StoredRow};
 pub use dump::{Dump, inspect};
 pub use fault::Fault;
 pub use tail::{TailEvent, WalTail};

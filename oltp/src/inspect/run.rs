@@ -46,12 +46,7 @@ pub(crate) enum Piece {
     Block(Handle, Arc<Block>),
     /// Bytes that hold no readable block: from offset to end. The keys in it lie behind all keys so far, and up to the
     /// separator if the index knows it.
-    Gap {
-        offset: u64,
-        end: u64,
-        #[allow(dead_code)]
-        separator: Option<Vec<u8>>,
-    },
+    Gap { offset: u64, end: u64, separator: Option<Vec<u8>> },
 }
 
 impl RunFile {
@@ -206,8 +201,10 @@ impl RunFile {
 
     /// Looks for blocks from `at` to `end`, where no index says where they are.
     fn search(&self, mut at: u64, end: u64, visit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        let mut window = Window::default();
         while at < end {
-            match self.part_from(at, end)? {
+            window.fill(self, at, end)?;
+            match window.part(self.id, at) {
                 Some((handle, Some(block))) => {
                     at += u64::from(handle.bytes);
                     visit(Piece::Block(handle, block))?;
@@ -217,49 +214,67 @@ impl RunFile {
                 Some((_, None)) => return Ok(()),
                 None => {}
             }
-            let next = self.next_part(at + 1, end)?;
-            let gap_end = next.unwrap_or(end);
+            let starts = at + 1..end.min(at + SEARCH_BYTES);
+            let gap_end = starts.into_iter().find(|start| window.part(self.id, *start).is_some()).unwrap_or(end);
             visit(Piece::Gap { offset: at, end: gap_end, separator: None })?;
             at = gap_end;
         }
         Ok(())
     }
+}
 
-    /// Where a stored part begins at or behind `from`, within the search distance.
-    fn next_part(&self, from: u64, end: u64) -> Result<Option<u64>> {
-        for start in from..end.min(from + SEARCH_BYTES) {
-            if self.part_from(start, end)?.is_some() {
-                return Ok(Some(start));
-            }
+/// Bytes of a run in which blocks are looked for, and every place where a block could end.
+#[derive(Debug, Default)]
+struct Window {
+    base: u64,
+    bytes: Vec<u8>,
+    /// Where a trailer may stand, with its compression and the length before it.
+    trailers: Vec<(usize, u8, usize)>,
+}
+
+impl Window {
+    /// Makes the window hold what a search from `at` needs.
+    fn fill(&mut self, run: &RunFile, at: u64, end: u64) -> Result<()> {
+        if at >= self.base && end.min(at + 2 * SEARCH_BYTES) <= self.base + self.bytes.len() as u64 {
+            return Ok(());
         }
-        Ok(None)
+        self.base = at;
+        self.bytes = vec![0; usize::try_from((end - at).min(8 * SEARCH_BYTES)).unwrap_or(0)];
+        run.file.read_at(at, &mut self.bytes).map_err(|e| Error::io("read", &run.path, e))?;
+        let ends = self.bytes.windows(TRAILER_BYTES).enumerate();
+        let plausible = ends.filter_map(|(at, trailer)| {
+            let raw_bytes = u32::from_le_bytes([trailer[1], trailer[2], trailer[3], trailer[4]]) as usize;
+            (trailer[0] <= 2 && raw_bytes > 0 && raw_bytes <= frame::COMPRESSED_RAW_BYTES_MAX)
+                .then_some((at, trailer[0], raw_bytes))
+        });
+        self.trailers = plausible.collect();
+        Ok(())
     }
 
-    /// The stored part that begins at `start`, whose end is unknown: every place is tried where a trailer could lie. Its
-    /// entries, if it is a data block.
-    fn part_from(&self, start: u64, end: u64) -> Result<Option<(Handle, Option<Arc<Block>>)>> {
-        let window_bytes = usize::try_from((end - start).min(SEARCH_BYTES)).unwrap_or(0);
-        let mut window = vec![0; window_bytes];
-        self.file.read_at(start, &mut window).map_err(|e| Error::io("read", &self.path, e))?;
-        for length in TRAILER_BYTES + 1..=window.len() {
-            let payload_bytes = length - TRAILER_BYTES;
-            let trailer = &window[payload_bytes..length];
-            let raw_bytes = u32::from_le_bytes([trailer[1], trailer[2], trailer[3], trailer[4]]) as usize;
-            let is_plausible = match trailer[0] {
-                0 => raw_bytes == payload_bytes,
-                1 | 2 => raw_bytes > payload_bytes && raw_bytes <= frame::COMPRESSED_RAW_BYTES_MAX,
-                _ => false,
+    /// The stored part that begins at `start`, with its entries if it is a data block.
+    fn part(&self, id: FileId, start: u64) -> Option<(Handle, Option<Arc<Block>>)> {
+        let from = usize::try_from(start.checked_sub(self.base)?).ok()?;
+        let behind = self.trailers.partition_point(|(at, ..)| *at <= from);
+        for (at, tag, raw_bytes) in &self.trailers[behind..] {
+            let payload_bytes = at - from;
+            if payload_bytes as u64 > SEARCH_BYTES {
+                return None;
+            }
+            // LZ4 compresses at most 255 times; a block that compression did not shrink is stored as it is.
+            let is_plausible = match tag {
+                0 => *raw_bytes == payload_bytes,
+                _ => *raw_bytes > payload_bytes && *raw_bytes / 256 <= payload_bytes,
             };
             if !is_plausible {
                 continue;
             }
-            if let Ok(raw) = frame::open(&window[..length], self.id, start) {
-                let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+            if let Ok(raw) = frame::open(&self.bytes[from..at + TRAILER_BYTES], id, start) {
+                let bytes = u32::try_from(payload_bytes + TRAILER_BYTES).unwrap_or(u32::MAX);
                 let block = Block::new(Bytes::from(raw), start).ok().map(Arc::new).filter(is_data);
-                return Ok(Some((Handle { offset: start, bytes }, block)));
+                return Some((Handle { offset: start, bytes }, block));
             }
         }
-        Ok(None)
+        None
     }
 }
 

@@ -221,6 +221,11 @@ impl Manifest {
     }
 }
 
+/// Writes the first manifest of a database folder that has none: manifest `id` of `version`, synced.
+pub(crate) fn write_new(env: &dyn Env, dir: &Path, db_id: &DbId, id: FileId, version: &Version) -> Result<()> {
+    ManifestFile::create(env, dir, db_id, id, None, version).map(|_| ())
+}
+
 /// A manifest file being appended to.
 struct ManifestFile {
     file: Arc<dyn File>,
@@ -323,7 +328,7 @@ fn load_file(env: &dyn Env, dir: &Path, file: FileId) -> Result<Loaded> {
     Ok(Loaded { db_id: reader.header.db_id, file, version, tail })
 }
 
-fn draw_db_id(env: &dyn Env) -> DbId {
+pub(crate) fn draw_db_id(env: &dyn Env) -> DbId {
     let mut db_id = DbId::default();
     db_id[..8].copy_from_slice(&env.random_u64().to_le_bytes());
     db_id[8..].copy_from_slice(&env.random_u64().to_le_bytes());

@@ -5,8 +5,9 @@ use super::{Check, Runs, Segments};
 use crate::cold::SegmentRecord;
 use crate::error::Result;
 use crate::file::{FileId, FileKind};
+use crate::inspect::merge::LooseMerge;
 use crate::inspect::{Fault, OpenSegment, StoredRow};
-use crate::iter::{Cursor, MergeCursor};
+use crate::iter::Cursor;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sstable::{ConcatCursor, Run};
@@ -51,11 +52,9 @@ fn merged(
     let cursor = |files: &Arc<[Arc<Run>]>| {
         Box::new(ConcatCursor::new(Arc::clone(files), 0..files.len(), false)) as Box<dyn Cursor>
     };
-    let mut versions = MergeCursor::new(sources.iter().map(|files| cursor(files)).collect());
+    let mut versions = LooseMerge::new(sources.iter().map(|files| cursor(files)).collect())?;
     let mut last: Option<(Vec<u8>, SeqNo, usize)> = None;
-    versions.next()?;
-    while versions.valid() {
-        let (key, seqno, source) = (versions.key(), versions.seqno(), versions.source());
+    while let Some((key, seqno, source, _)) = versions.current() {
         let of_key = sources[source].iter().find(|run| run.meta().key_max.as_slice() >= key);
         let run = of_key.map_or(FileId(0), |run| run.id());
         if let Some((_, newer, newer_source)) = last.as_ref().filter(|(last, _, _)| last == key) {
@@ -72,7 +71,7 @@ fn merged(
             against_segment(check, run, key, seqno, record, segment.as_ref(), log);
         }
         last = Some((key.to_vec(), seqno, source));
-        versions.next()?;
+        versions.advance()?;
     }
     Ok(())
 }
