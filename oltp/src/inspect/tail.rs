@@ -7,13 +7,19 @@
 //! how far it was, continues with the oldest file there is, and says so ([`TailEvent::Behind`]). What was skipped
 //! is in runs and segments by then, not lost.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::log::{self, LogEntry};
+use super::manifest;
+use super::run::{Piece, RunFile};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
+use crate::iter::VersionKind;
+use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::sstable::block::BlockCursor;
 use crate::sync::Arc;
 use crate::wal::header::HEADER_BYTES;
 use crate::wal::reader::{LogReader, list_files};
@@ -193,4 +199,32 @@ impl WalTail {
         self.proven = self.proven.max(to);
         Ok((current.is_some() && from != to).then_some(TailEvent::Behind { from, to }))
     }
+}
+
+/// The newest row of each key in the runs of `table`, without opening the database: for small tables, such as a catalog,
+/// that a reader of the log needs to know. Unreadable runs and blocks are left out, and so is what only the log has.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn newest_rows(env: &Arc<dyn Env>, dir: &Path, table: TableId) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut newest: BTreeMap<Vec<u8>, (SeqNo, Option<Vec<u8>>)> = BTreeMap::new();
+    let Some((id, path)) = manifest::newest(env.as_ref(), dir)? else { return Ok(BTreeMap::new()) };
+    let version = manifest::read(env.as_ref(), &path, Some(id), None)?.version;
+    for meta in version.table(table).iter().flat_map(|table| table.runs.iter()) {
+        let Ok(run) = RunFile::open(env.as_ref(), &FileKind::Run.path(dir, meta.run), Some(meta.run)) else { continue };
+        let walked = run.walk(&mut Vec::new(), &mut |piece| {
+            let Piece::Block(_, block) = piece else { return Ok(()) };
+            let mut cursor = BlockCursor::new(block);
+            while let Ok(true) = cursor.next() {
+                let row = (cursor.kind() == VersionKind::Put).then(|| cursor.value().to_vec());
+                let known = newest.entry(cursor.key().to_vec()).or_default();
+                if cursor.seqno() > known.0 {
+                    *known = (cursor.seqno(), row);
+                }
+            }
+            Ok(())
+        });
+        drop(walked);
+    }
+    Ok(newest.into_iter().filter_map(|(key, (_, row))| Some((key, row?))).collect())
 }

@@ -97,11 +97,11 @@ impl Db {
 }
 
 impl Inner {
-    fn known(&self, table: TableId) -> Result<Registered> {
+    pub(super) fn known(&self, table: TableId) -> Result<Registered> {
         self.registered(table).ok_or_else(|| Error::Invalid(format!("table {} is not registered", table.0)))
     }
 
-    fn registered_tables(&self) -> Vec<Registered> {
+    pub(super) fn registered_tables(&self) -> Vec<Registered> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         let mut known: Vec<Registered> = tables.values().cloned().collect();
         known.sort_by_key(|known| known.schema.table);
@@ -124,7 +124,7 @@ impl Inner {
     }
 
     /// Asks `choose` for a plan and carries it out. `false` if it had none.
-    fn restructure(
+    pub(super) fn restructure(
         &self,
         known: &Registered,
         choose: impl FnOnce(&ReadView, RowPart) -> Option<ColdPlan>,

@@ -14,6 +14,7 @@ mod convert;
 mod flush;
 mod merge;
 mod pressure;
+pub mod reclaim;
 
 use std::collections::HashMap;
 use std::time::Duration;
