@@ -65,6 +65,8 @@ pub fn random_options(numbers: &mut Numbers) -> Options {
         wal_bytes_max: numbers.pick(&[6_000, 30_000, 1 << 30]),
         idle_flush_ms: numbers.pick(&[0, 10, u64::MAX]),
         retention_ms: numbers.pick(&[0, 0, 3_600_000]),
+        memtables_bytes_max: numbers.pick(&[4_000, 64 << 20]),
+        buffered_sync_interval_ms: numbers.pick(&[0, 5, 1_000]),
         wal: WalOptions {
             segment_bytes: 4_096 + numbers.pick(&[200, 500, 2_000, 8_000]),
             fill_bytes: numbers.pick(&[0, 5_000, 1 << 14]),
