@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-use strata_oltp::env::Env;
 use strata_oltp::env::os::OsEnv;
+use strata_oltp::env::{Env, FileLock};
 
 /// What cases looked at, by name.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -31,13 +33,8 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn open(path: &Path) -> Result<Ledger> {
-        let content = match fs::read_to_string(path) {
-            Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no record", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Map::new(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
         let (commit, changed_files) = revision();
-        Ok(Ledger { path: path.to_path_buf(), content, commit, changed_files })
+        Ok(Ledger { path: path.to_path_buf(), content: load(path)?, commit, changed_files })
     }
 
     /// The first case that is not on record.
@@ -50,8 +47,10 @@ impl Ledger {
         self.content.get(campaign).and_then(|entry| entry["total"][count].as_u64()).unwrap_or(0)
     }
 
-    /// Adds the cases `first..=last` and saves.
+    /// Adds the cases `first..=last` and saves. Another campaign may do so at the same time.
     pub fn add(&mut self, campaign: &str, first: u64, last: u64, counts: &Counts, violations: &[Value]) -> Result<()> {
+        let _alone = wait_for_lock()?;
+        self.content = load(&self.path)?;
         let fresh = json!({"next": 0, "total": {}, "runs": []});
         let entry = self.content.entry(campaign).or_insert(fresh);
         // A case that is run again is no news.
@@ -81,6 +80,25 @@ impl Ledger {
         let text = format!("{:#}\n", Value::from(self.content.clone()));
         fs::write(&temporary, text).with_context(|| format!("cannot write {}", temporary.display()))?;
         fs::rename(&temporary, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+fn load(path: &Path) -> Result<Map<String, Value>> {
+    match fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no record", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// One lock for all records of the machine: it is held for a millisecond.
+fn wait_for_lock() -> Result<Box<dyn FileLock>> {
+    let path = std::env::temp_dir().join("strata-reliability.lock");
+    loop {
+        match OsEnv::new().lock(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+            other => return other.with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 }
 
