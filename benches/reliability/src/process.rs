@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -84,6 +86,9 @@ fn make_empty(dir: &Path) -> Result<()> {
 struct Writer {
     child: Child,
     listener: Option<thread::JoinHandle<Told>>,
+    /// Set before power is cut. A machine without power tells nobody anything: while the file system goes down, a sync in
+    /// progress may still return success.
+    late: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -99,17 +104,19 @@ impl Writer {
             .spawn()
             .context("cannot start the writer")?;
         let output = child.stdout.take().context("the writer has no output")?;
+        let late = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&late);
         let listener = thread::spawn(move || {
             let (mut told, mut line, mut output) = (Told::default(), String::new(), BufReader::new(output));
             while matches!(output.read_line(&mut line), Ok(1..)) {
                 if let Some(whole) = line.strip_suffix('\n') {
-                    told.line(whole);
+                    told.line(whole, !seen.load(Ordering::SeqCst));
                 }
                 line.clear();
             }
             told
         });
-        Ok(Writer { child, listener: Some(listener) })
+        Ok(Writer { child, listener: Some(listener), late })
     }
 
     /// Kills it and returns what it told; it must be alive by then if so asked.
@@ -178,6 +185,7 @@ fn ext4_power(number: u64, scratch: &Path) -> Result<Counts> {
         let mut writer = Writer::start(&dir, seed, Stdio::null())?;
         thread::sleep(lifetime(&mut numbers));
         ensure!(writer.child.try_wait()?.is_none(), "the writer ended before the power was cut, in cycle {cycle}");
+        writer.late.store(true, Ordering::SeqCst);
         mount.cut_power()?;
         let told = writer.kill(false)?;
         mount.end()?;

@@ -150,13 +150,13 @@ fn write(db: &Db, writer: u64, first: u64, buffered_in: u64) -> Result<()> {
 pub struct Told {
     /// Whether it had opened the database.
     pub opened: bool,
-    /// Writer, transaction, SeqNo, and whether it was durable.
+    /// Writer, transaction, SeqNo, and whether it must be there: it was durable, and told in time.
     acknowledged: Vec<(u64, u64, SeqNo, bool)>,
 }
 
 impl Told {
-    /// One line of its output; what is cut short was told to nobody.
-    pub fn line(&mut self, line: &str) {
+    /// One line of its output; what is cut short was told to nobody. Nothing is promised by what was not told `in_time`.
+    pub fn line(&mut self, line: &str, in_time: bool) {
         if line == "open" {
             self.opened = true;
         }
@@ -164,7 +164,7 @@ impl Told {
         if let [writer, number, seqno, level @ ("durable" | "buffered")] = words[..]
             && let (Ok(writer), Ok(number), Ok(seqno)) = (writer.parse(), number.parse(), seqno.parse())
         {
-            self.acknowledged.push((writer, number, SeqNo(seqno), level == "durable"));
+            self.acknowledged.push((writer, number, SeqNo(seqno), level == "durable" && in_time));
         }
     }
 
@@ -196,9 +196,9 @@ pub fn check(dir: &Path, known: &mut Vec<u64>, told: &Told, seed: u64) -> Result
     let counts = counts(&db)?;
     let mut promised: BTreeMap<u64, u64> = BTreeMap::new();
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
-    for &(writer, number, _, durable) in &told.acknowledged {
+    for &(writer, number, _, promised_now) in &told.acknowledged {
         last.insert(writer, number + 1);
-        if durable {
+        if promised_now {
             promised.insert(writer, number + 1);
         }
     }

@@ -482,6 +482,10 @@ fn oldest_needed(live: &VecDeque<SegmentInfo>, seqno: SeqNo) -> usize {
 /// clean that never reached the disk. So the unproven part is written again, byte for byte, and synced.
 fn make_tail_durable(env: &dyn Env, dir: &Path, report: &ReplayReport) -> Result<()> {
     let Some(newest) = report.segments.last() else { return Ok(()) };
+    // Its name may not be durable either: its process may have ended between the rename and the sync of the folder, or been
+    // told that the latter failed. The manifest is about to name the file.
+    let folder = dir.join("wal");
+    env.sync_dir(&folder).map_err(|error| Error::io("sync", &folder, error))?;
     let from = report.proven.max(newest.first_lsn);
     let path = FileKind::Wal.path(dir, newest.file);
     if from >= report.end {
