@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use crate::cache::BlockCache;
 use crate::cold::ColdTier;
 use crate::commit::Sequencer;
+use crate::compaction::CompactionOptions;
 use crate::env::{Env, FileLock};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
@@ -42,6 +43,8 @@ pub struct Db {
 pub(crate) struct Registered {
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) kind: StorageKind,
+    /// Shape of its levels if it is a table of rows.
+    pub(crate) compaction: CompactionOptions,
 }
 
 /// The shared state behind every handle.
@@ -128,8 +131,14 @@ impl Db {
     /// Tells the store the shape and storage kind of a table, which its background work needs. In memory only: call it
     /// for every table after open and after each committed change of shape.
     pub fn register_table(&self, schema: Arc<TableSchema>, kind: StorageKind) {
+        self.register_table_with(schema, kind, CompactionOptions::default());
+    }
+
+    /// [`Db::register_table`] with a shape of its own for the levels of a table of kind [`StorageKind::Row`]. A change of
+    /// shape takes effect as the table is compacted.
+    pub fn register_table_with(&self, schema: Arc<TableSchema>, kind: StorageKind, compaction: CompactionOptions) {
         let mut tables = self.inner.tables.write().unwrap_or_else(PoisonError::into_inner);
-        tables.insert(schema.table, Registered { schema, kind });
+        tables.insert(schema.table, Registered { schema, kind, compaction });
     }
 
     /// Tables that own storage, whether registered or not.

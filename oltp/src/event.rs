@@ -22,7 +22,7 @@ pub enum Event {
         /// The new segments.
         segments: Vec<FileId>,
     },
-    /// Runs were merged into one.
+    /// Runs were merged, or moved to another level.
     Merged {
         /// Their table.
         table: TableId,

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::model::{Machine, Step, step};
+use harness::model::{Machine, Step, any_compaction, step};
 use harness::row_tier::RowTier;
 use proptest::prelude::*;
 
@@ -10,8 +10,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_000), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_equals_a_versioned_map(steps in prop::collection::vec(step(), 1..120)) {
-        let mut machine = Machine::new(RowTier::make);
+    fn the_store_equals_a_versioned_map(
+        compaction in any_compaction(),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut machine = Machine::new(RowTier::make).with_compaction(compaction);
         for step in &steps {
             machine.apply(step);
             machine.check();

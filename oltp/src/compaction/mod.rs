@@ -1,33 +1,34 @@
-//! Merging runs: the policy in one page.
+//! Merging runs: the policies in one page.
 //!
-//! Every read of a table's row part asks each of its runs, and every update leaves a version behind. Merging bounds
-//! both. Two kinds of table, two policies:
+//! Every read of a table's row part asks each of its sorted runs, and every update leaves a version behind. Merging bounds
+//! both. Two kinds of table:
 //!
 //! * **hybrid** tables do not merge runs: all of them convert into column segments, which drops old versions on the
 //!   way. Only an explicit request merges them.
-//! * **row** tables merge *size-tiered* ([`picker`]): as soon as four adjacent runs have about the same size, they
-//!   become one. Adjacent, because newer components hold newer versions of a key, and a merge that skipped one would
-//!   break that order.
+//! * **row** tables keep theirs in levels ([`crate::manifest::levels`]), compacted by [`picker`] in one of three shapes,
+//!   a table option ([`options`]).
 //!
-//! With flushes of size *f* and a table of *n·f* bytes there are about log₄ *n* tiers of at most three runs each.
+//! With a size ratio of T, a table of n·f bytes in flushes of f, and L levels below level 0, as many as n has digits to the base of T:
 //!
-//! | cost | bound | 64 MiB flushes, 16 GiB table (n = 256) |
-//! |---|---|---|
-//! | write amplification | 1 (flush) + log₄ n | 5 |
-//! | runs asked by a scan | 3 log₄ n + 1 | 13 |
-//! | runs read by a point look-up | about 1: filters let 1 % of the others through | 1.1 |
-//! | space amplification | 4 if every update overwrites, near 1 for inserts | |
+//! | | leveled | lazy-leveled | tiered |
+//! |---|---|---|---|
+//! | sorted runs per level, last level | 1, 1 | T - 1, 1 | T - 1, T - 1 |
+//! | a byte is written | 2 + about T / 2 per level | 2 + 1 per level, about T / 2 in the last | 2 + 1 per level |
+//! | sorted runs that a scan merges | L + level 0 | (T - 1) (L - 1) + 1 + level 0 | (T - 1) L + level 0 |
+//! | runs that a look-up reads | about 1, by the filters | about 1 | about 1 |
+//! | space, of live data, all updates | 1 + 1 / (T - 1) | about 1 + 1 / (T - 1) | up to T |
 //!
-//! The space figure is the price: three runs of the largest tier may be full of versions that the fourth will drop.
-//! [`picker::merge_all`] gives it back on request. Leveled merging would hold it at 1.1 for twice the writes; tables
-//! that use this policy (catalog, indexes, write-hot rows) are small or overwritten often, so writes weigh more.
+//! Source: Dayan, Idreos: "Dostoevsky" (SIGMOD 2018), whose fluid LSM has these shapes as points; measurements and the
+//! choice of the default are in docs/decisions/0008.
 //!
 //! Which versions a merge drops is decided in [`gc`], and is the same for both kinds.
 
 pub mod gc;
 pub mod job;
+pub mod options;
 pub mod picker;
 
 pub use gc::{GcCursor, GcOptions, Stripes};
-pub use job::merge_runs;
-pub use picker::{MergePlan, MergePolicy, merge_all, pick_merge};
+pub use job::{Outputs, merge_runs};
+pub use options::{CompactionOptions, CompactionPolicy};
+pub use picker::{CompactionPlan, CompactionWork, LevelBytes, Moment, compact_all, pick_compaction};

@@ -181,6 +181,12 @@ impl RunWriter {
         self.out.offset() + self.block.byte_count() as u64
     }
 
+    /// Key of the version added last.
+    #[must_use]
+    pub fn last_key(&self) -> Option<&[u8]> {
+        self.last.as_ref().map(|(key, _)| &key[..])
+    }
+
     /// Versions added so far.
     #[must_use]
     pub fn version_count(&self) -> u64 {

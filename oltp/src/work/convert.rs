@@ -79,7 +79,7 @@ impl Db {
     pub fn convert_step(&self) -> Result<bool> {
         for known in self.inner.registered_tables() {
             if known.kind == StorageKind::Row {
-                if self.inner.merge_due(&known)? {
+                if self.inner.compact_due(&known)? {
                     return Ok(true);
                 }
                 continue;

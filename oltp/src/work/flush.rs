@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use crate::compaction::gc::{GcOptions, Tombstones};
-use crate::compaction::job::merge_runs;
+use crate::compaction::job::{Outputs, merge_runs};
 use crate::db::{Db, Inner};
 use crate::error::Result;
 use crate::event::Event;
@@ -111,6 +111,7 @@ impl Inner {
         let elapsed = self.env.monotonic().saturating_sub(start);
         self.metrics.flush.record(elapsed);
         self.metrics.flush_bytes.add(file_bytes);
+        self.work.traffic.count(table, 0, |traffic| traffic.written_bytes += file_bytes);
         tracing::debug!(rows = memtable.entry_count(), file_bytes, ?elapsed, "flushed");
         drop(memtable);
         self.release_log()?;
@@ -123,7 +124,11 @@ impl Inner {
     fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Option<Arc<Run>>> {
         // Tombstones stay: an older run may hold what they hide.
         let options = GcOptions { snapshots: self.stripes(), tombstones: Tombstones::Keep };
-        let meta = merge_runs(vec![Box::new(memtable.cursor())], self.run_writer(table)?, options)?;
+        let create = || self.run_writer(table);
+        let remove = |run| self.remove_file(FileKind::Run, run);
+        let outputs = Outputs { create: &create, remove: &remove, file_bytes_max: u64::MAX };
+        let metas = merge_runs(vec![Box::new(memtable.cursor())], &outputs, options)?;
+        let meta = metas.into_iter().next();
         meta.map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache))).transpose()
     }
 

@@ -3,7 +3,7 @@
 //! * [`Db::flush_step`]: a sealed memtable becomes a run (`flush`); marks are sealed; the log is released.
 //! * [`Db::log_step`]: commits that nobody waited for become durable.
 //! * [`Db::convert_step`]: the cold tier turns runs into segments or rewrites segments (`convert`); runs of `row`
-//!   tables are merged (`merge`).
+//!   tables are compacted (`merge`).
 //!
 //! Always true:
 //! * one flush at a time, so memtables of a table reach the manifest oldest first;
@@ -14,6 +14,7 @@ mod convert;
 mod flush;
 mod merge;
 mod pressure;
+mod traffic;
 pub mod reclaim;
 
 use std::collections::HashMap;
@@ -28,6 +29,9 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
+pub use traffic::LevelStats;
+use traffic::TrafficByLevel;
+
 /// Locks and signals of the background work.
 pub(crate) struct Work {
     /// Held for a whole flush.
@@ -39,6 +43,8 @@ pub(crate) struct Work {
     pub(crate) installing: Mutex<()>,
     /// When the times of commits were last saved; held while they are.
     pub(crate) times_saved: Mutex<Duration>,
+    /// What went through the levels of each table.
+    pub(crate) traffic: TrafficByLevel,
     conversion_paused: AtomicBool,
     /// When each table was last seen to change.
     activity: Mutex<HashMap<TableId, (SeqNo, Duration)>>,
@@ -73,6 +79,7 @@ impl Work {
             restructuring: Mutex::new(()),
             installing: Mutex::new(()),
             times_saved: Mutex::new(Duration::ZERO),
+            traffic: TrafficByLevel::default(),
             conversion_paused: AtomicBool::new(false),
             activity: Mutex::new(HashMap::new()),
             signal: Arc::new(Signal::default()),
@@ -249,10 +256,14 @@ impl Inner {
             if kind == crate::file::FileKind::Run {
                 self.block_cache.evict_file(id);
             }
-            let path = kind.path(&self.dir, id);
-            if let Err(error) = self.env.remove(&path) {
-                tracing::warn!(%error, file = %path.display(), "cannot remove a dropped file; the next open will");
-            }
+            self.remove_file(kind, id);
+        }
+    }
+
+    fn remove_file(&self, kind: crate::file::FileKind, id: crate::file::FileId) {
+        let path = kind.path(&self.dir, id);
+        if let Err(error) = self.env.remove(&path) {
+            tracing::warn!(%error, file = %path.display(), "cannot remove a dropped file; the next open will");
         }
     }
 }

@@ -14,13 +14,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use strata_oltp::compaction::{CompactionOptions, CompactionPolicy};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::{PowerLoss, SimEnv};
 use strata_oltp::{Db, FileKind, Options, Result};
 
 use super::gate::{Gate, GatedTier, Moment};
-use super::{DIR, HYBRID, MakeTier, ROW, Rows, contents, key, row, small_log};
+use super::{DIR, HYBRID, MakeTier, ROW, Rows, contents, key, row, shape, small_log, tiny_levels};
 
 /// What the workload did until it ended or the machine died.
 #[derive(Default)]
@@ -36,7 +37,11 @@ fn open(env: &SimEnv, make_tier: MakeTier, gate: &Arc<Gate>) -> Result<Db> {
     let options =
         Options { memtable_bytes_max: 1_500, idle_flush_ms: u64::MAX, wal: small_log(), ..Options::default() };
     let tier = GatedTier::make(make_tier(&shared, Path::new(DIR)), gate);
-    super::open(&shared, options, tier)
+    let db = super::open(&shared, options, tier)?;
+    // Two or three rows to a file: each file costs operations, and each operation two lives.
+    let levels = tiny_levels(CompactionPolicy::Leveled);
+    shape(&db, CompactionOptions { level0_runs_min: 3, file_bytes_max: 130, ..levels });
+    Ok(db)
 }
 
 /// Deterministic transactions over twelve keys of two tables, with every kind of background work in between.
@@ -55,11 +60,37 @@ pub fn workload(env: &SimEnv, make_tier: MakeTier, history: &mut History) -> Res
             16 | 28 => db.compact(HYBRID)?,
             23 => busy(&gate, Moment::AfterRun, || db.convert(HYBRID), || commit_and_flush(&db, 60, history))?,
             31 => busy(&gate, Moment::AfterTranslate, || db.compact(HYBRID), || commit_and_flush(&db, 70, history))?,
+            35 => move_between_levels(&db, history)?,
             36 => drop(db.allocate_row_ids(HYBRID, 3)?),
             _ => drop(db.step()?),
         }
     }
     db.close()
+}
+
+fn settle(db: &Db) -> Result<()> {
+    while db.step()? {}
+    Ok(())
+}
+
+/// Rows beyond all others in three flushes, which no file below overlaps: they change level without being written again.
+fn move_between_levels(db: &Db, history: &mut History) -> Result<()> {
+    settle(db)?;
+    for id in [40, 41, 42] {
+        let (mut transaction, mut state) = (db.begin()?, history.states.last().unwrap().clone());
+        transaction.put(ROW, key(ROW, id), row(ROW, id, 1))?;
+        state.insert(key(ROW, id), row(ROW, id, 1));
+        history.states.push(state);
+        transaction.commit(Durability::Durable)?;
+        history.acknowledged = history.states.len() - 1;
+        db.flush(Some(ROW))?;
+    }
+    settle(db)?;
+    let levels = db.level_stats(ROW);
+    assert!(levels.iter().any(|level| level.moved_bytes > 0), "nothing moved: {levels:?}");
+    assert!(levels.iter().any(|level| level.files > 1), "no level has several files: {levels:?}");
+    assert!(levels.iter().filter(|level| level.files > 0).count() > 1, "one level: {levels:?}");
+    Ok(())
 }
 
 fn commit(db: &Db, round: i32, history: &mut History) -> Result<()> {

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use arrow_schema::{DataType, Field};
+use strata_oltp::compaction::{CompactionOptions, CompactionPolicy};
 use strata_oltp::env::Env;
 use strata_oltp::key::{KeyCodec, table_range};
 use strata_oltp::row::{RowCodec, Value};
@@ -102,6 +103,24 @@ pub fn open(env: &Arc<dyn Env>, options: Options, tier: Arc<dyn ColdTier>) -> Re
 pub fn register(db: &Db) {
     db.register_table(schema(HYBRID), StorageKind::Hybrid);
     db.register_table(schema(ROW), StorageKind::Row);
+}
+
+/// A shape of levels for a few rows of a hundred bytes: with files of a row each, several levels fill.
+pub fn tiny_levels(policy: CompactionPolicy) -> CompactionOptions {
+    CompactionOptions {
+        policy,
+        size_ratio: 2,
+        level0_runs_min: 2,
+        first_level_bytes_max: 500,
+        file_bytes_max: 1,
+        job_bytes_max: 4_000,
+        ..CompactionOptions::default()
+    }
+}
+
+/// Gives the table of rows another shape.
+pub fn shape(db: &Db, options: CompactionOptions) {
+    db.register_table_with(schema(ROW), StorageKind::Row, options);
 }
 
 /// Log files of one to three commits each, so that a short workload fills, releases and recycles several.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_oltp::compaction::{CompactionOptions, CompactionPolicy};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::mem::MemEnv;
@@ -17,7 +18,7 @@ use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, Error, Options, SeqNo, Snapshot, TableId, Transaction};
 
 use super::gate::{Gate, GatedTier, Moment};
-use super::{DIR, HYBRID, MakeTier, ROW, Rows, contents, key, row, schema, small_log};
+use super::{DIR, HYBRID, MakeTier, ROW, Rows, contents, key, row, schema, shape, small_log, tiny_levels};
 
 const TABLES: [(TableId, StorageKind); 2] = [(HYBRID, StorageKind::Hybrid), (ROW, StorageKind::Row)];
 const KEYS: i32 = 12;
@@ -35,6 +36,8 @@ pub enum Step {
     Flush(usize),
     FlushAll,
     Work,
+    /// Background work until there is none.
+    Settle,
     Convert(usize),
     Compact(usize),
     Merge(usize),
@@ -53,6 +56,7 @@ pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => foreground_step(),
         5 => Just(Step::Work),
+        1 => Just(Step::Settle),
         2 => table.clone().prop_map(Step::Convert),
         1 => table.clone().prop_map(Step::Compact),
         1 => table.prop_map(Step::Merge),
@@ -101,6 +105,7 @@ pub struct Machine {
     options: Options,
     env: Arc<dyn Env>,
     gate: Arc<Gate>,
+    compaction: CompactionOptions,
     db: Option<Db>,
     model: Model,
     sessions: [Option<Session>; SESSIONS],
@@ -132,7 +137,26 @@ impl Machine {
         model.states.insert(SeqNo::ZERO, State::default());
         let gate = Arc::default();
         let db = Some(open(&env, &options, make_tier, &gate));
-        Machine { make_tier, options, env, gate, db, model, sessions: [const { None }; SESSIONS], held: Vec::new() }
+        let compaction = tiny_levels(CompactionPolicy::Leveled);
+        shape(db.as_ref().unwrap(), compaction.clone());
+        Machine {
+            make_tier,
+            options,
+            env,
+            gate,
+            compaction,
+            db,
+            model,
+            sessions: [const { None }; SESSIONS],
+            held: Vec::new(),
+        }
+    }
+
+    /// The machine with another shape of its table of rows.
+    pub fn with_compaction(mut self, compaction: CompactionOptions) -> Machine {
+        shape(self.db(), compaction.clone());
+        self.compaction = compaction;
+        self
     }
 
     fn db(&self) -> &Db {
@@ -171,6 +195,7 @@ impl Machine {
             Step::Flush(table) => self.db().flush(Some(TABLES[table].0)).unwrap(),
             Step::FlushAll => self.db().flush(None).unwrap(),
             Step::Work => drop(self.db().step().unwrap()),
+            Step::Settle => while self.db().step().unwrap() {},
             Step::Convert(table) | Step::Compact(table) if TABLES[table].1 == StorageKind::Row => {
                 self.db().merge_runs(TABLES[table].0).unwrap();
             }
@@ -255,6 +280,7 @@ impl Machine {
         self.held.clear();
         self.db.take().unwrap().close().unwrap();
         self.db = Some(open(&self.env, &self.options, self.make_tier, &self.gate));
+        shape(self.db(), self.compaction.clone());
     }
 
     pub fn check(&self) {
@@ -291,6 +317,25 @@ impl Model {
     fn state_at(&self, seqno: SeqNo) -> &State {
         self.states.range(..=seqno).next_back().unwrap().1
     }
+}
+
+/// Shapes of levels so small that a dozen rows fill several.
+pub fn any_compaction() -> impl Strategy<Value = CompactionOptions> {
+    const POLICIES: [CompactionPolicy; 3] =
+        [CompactionPolicy::Leveled, CompactionPolicy::Tiered, CompactionPolicy::LazyLeveled];
+    let bytes = || prop_oneof![Just(1u64), 300u64..3_000];
+    (prop::sample::select(&POLICIES[..]), 2u32..4, 1u32..4, bytes(), bytes(), bytes(), 1u32..80).prop_map(
+        |(policy, size_ratio, level0_runs_min, first, file, job, tombstone_percent_min)| CompactionOptions {
+            policy,
+            size_ratio,
+            level0_runs_min,
+            first_level_bytes_max: first,
+            file_bytes_max: file,
+            job_bytes_max: job,
+            tombstone_percent_min,
+            ..CompactionOptions::default()
+        },
+    )
 }
 
 fn open(env: &Arc<dyn Env>, options: &Options, make_tier: MakeTier, gate: &Arc<Gate>) -> Db {
