@@ -15,6 +15,13 @@ pub struct Options {
     /// All memtables together, so that many tables with a little in each do not hold the whole budget. Above it the largest
     /// is flushed although it is not full.
     pub memtables_bytes_max: u64,
+    /// Runs in level 0 of a table of rows at which commits are delayed most. They begin to be delayed at a quarter of it, one
+    /// more than make level 0 due by default.
+    pub level0_runs_max: u64,
+    /// Bytes of levels over their targets, of all tables, at which commits are delayed most: a minute of merging.
+    pub compaction_debt_bytes_max: u64,
+    /// Most bytes per second that flushes and merges write; 0 for no limit. A limit below what commits bring delays them.
+    pub background_bytes_per_second_max: u64,
     /// Share of `memory_bytes_max` that the block cache may hold.
     pub block_cache_bytes_max: u64,
     /// The log is kept below about this size by flushing the tables that pin its oldest part.
@@ -47,6 +54,9 @@ impl Default for Options {
             memtable_bytes_max: 64 << 20,
             sealed_bytes_max: 256 << 20,
             memtables_bytes_max: 1 << 30,
+            level0_runs_max: 20,
+            compaction_debt_bytes_max: 4 << 30,
+            background_bytes_per_second_max: 0,
             block_cache_bytes_max: 256 << 20,
             wal_bytes_max: 1 << 30,
             idle_flush_ms: 500,

@@ -144,9 +144,9 @@ impl Inner {
     }
 
     fn carry_out(&self, request: Request) -> Result<SeqNo> {
-        self.pace()?;
         let Request { snapshot, writes, unchanged, reads, mut locks, lock_timeout, reservation, durability } = request;
         let record = CommitRecord::encode(&writes)?;
+        self.pace(record.bytes().len())?;
         drop(writes);
         if durability == Durability::Buffered {
             self.wal.make_room(record.bytes().len())?;

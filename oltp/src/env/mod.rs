@@ -84,6 +84,12 @@ pub trait Env: Send + Sync + Debug + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
     /// Time since an arbitrary fixed point; never runs backwards.
     fn monotonic(&self) -> Duration;
+    /// Blocks the calling thread for `duration`. Where time is simulated it passes at once.
+    fn sleep(&self, duration: Duration) {
+        if duration > Duration::ZERO {
+            std::thread::sleep(duration);
+        }
+    }
     /// Wall-clock time since the Unix epoch, for display only: nothing may depend on its order.
     fn wall_clock(&self) -> Duration;
     /// A random number; in a simulation, the next one of its seed.

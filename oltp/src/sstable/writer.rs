@@ -22,11 +22,15 @@ use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::iter::VersionKind;
 use crate::manifest::RunMeta;
+use crate::memory::Reservation;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::work::pace::IoLimit;
 
 /// Bytes collected before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Key hashes taken from the budget at a time.
+const HASHES_CHARGED: usize = 8192;
 /// Largest key plus value. Offsets within a block are 32 bits wide.
 pub const ENTRY_BYTES_MAX: usize = 1 << 30;
 
@@ -51,6 +55,8 @@ pub struct RunWriter {
     hashes: Vec<u64>,
     last: Option<(Vec<u8>, SeqNo)>,
     properties: Properties,
+    memory: Option<Reservation>,
+    limit: Option<Arc<IoLimit>>,
 }
 
 /// The file's bytes on their way out.
@@ -101,7 +107,24 @@ impl RunWriter {
             hashes: Vec::new(),
             last: None,
             properties: Properties::of_nothing(created_ms),
+            memory: None,
+            limit: None,
         })
+    }
+
+    /// The writer, with what it holds of the keys taken from a budget, whether or not it fits: a merge that is under way
+    /// frees memory only by getting to its end.
+    #[must_use]
+    pub fn charged(mut self, memory: Reservation) -> RunWriter {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// The writer, held back to a limit of bytes per second that it shares with others.
+    #[must_use]
+    pub fn limited(mut self, limit: Option<Arc<IoLimit>>) -> RunWriter {
+        self.limit = limit;
+        self
     }
 
     /// Appends a version. Entries come in (key ascending, SeqNo descending) order; a delete has no value.
@@ -130,6 +153,9 @@ impl RunWriter {
         }
         let hash = if new_key {
             let hash = filter::key_hash(key);
+            if let (0, Some(memory)) = (self.hashes.len() % HASHES_CHARGED, &self.memory) {
+                memory.grow((HASHES_CHARGED * size_of::<u64>()) as u64);
+            }
             self.hashes.push(hash);
             hash
         } else {
@@ -214,6 +240,7 @@ impl RunWriter {
             Framer::append_raw(&mut self.out.buffer, raw, self.id, offset)
         };
         if self.out.buffer.len() >= BUFFER_BYTES {
+            self.limit.iter().for_each(|limit| limit.take(&*self.env, self.out.buffer.len() as u64));
             self.out.write(&self.path)?;
         }
         let bytes = u32::try_from(bytes).map_err(|_| Error::Invalid("a block of a run exceeds 4 GiB".to_owned()))?;

@@ -10,10 +10,11 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::file::{FileId, FileKind};
 use crate::manifest::Edit;
+use crate::manifest::levels::LAST_LEVEL;
 use crate::memtable::Memtable;
 use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
-use crate::sstable::{Run, RunOptions, RunWriter};
+use crate::sstable::{Compression, Run, RunOptions, RunWriter};
 use crate::view::TableRows;
 use crate::work::disagreement;
 
@@ -111,6 +112,8 @@ impl Inner {
         let elapsed = self.env.monotonic().saturating_sub(start);
         self.metrics.flush.record(elapsed);
         self.metrics.flush_bytes.add(file_bytes);
+        self.work.pacer.flushed(memtable.bytes(), elapsed);
+        self.note_compaction_debt();
         self.work.traffic.count(table, 0, |traffic| traffic.written_bytes += file_bytes);
         tracing::debug!(rows = memtable.entry_count(), file_bytes, ?elapsed, "flushed");
         drop(memtable);
@@ -124,7 +127,7 @@ impl Inner {
     fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Option<Arc<Run>>> {
         // Tombstones stay: an older run may hold what they hide.
         let options = GcOptions { snapshots: self.stripes(), tombstones: Tombstones::Keep };
-        let create = || self.run_writer(table);
+        let create = || self.run_writer(table, 0);
         let remove = |run| self.remove_file(FileKind::Run, run);
         let outputs = Outputs { create: &create, remove: &remove, file_bytes_max: u64::MAX };
         let metas = merge_runs(vec![Box::new(memtable.cursor())], &outputs, options)?;
@@ -132,8 +135,12 @@ impl Inner {
         meta.map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache))).transpose()
     }
 
-    pub(crate) fn run_writer(&self, table: TableId) -> Result<RunWriter> {
-        RunWriter::new(Arc::clone(&self.env), &self.dir, self.manifest.next_file(), table, RunOptions::default())
+    /// Starts a file of `level`: what is written last and read most seldom is compressed best.
+    pub(super) fn run_writer(&self, table: TableId, level: u8) -> Result<RunWriter> {
+        let compression = if level == LAST_LEVEL { Compression::Zstd } else { Compression::Lz4 };
+        let options = RunOptions { compression, ..RunOptions::default() };
+        let writer = RunWriter::new(Arc::clone(&self.env), &self.dir, self.manifest.next_file(), table, options)?;
+        Ok(writer.charged(self.budget.reserve("run writers", 0)?).limited(self.work.io_limit.clone()))
     }
 
     fn install_flush(

@@ -89,7 +89,12 @@ impl Inner {
                     Box::new(ConcatCursor::new(Arc::clone(&sorted[*at].files), files.clone(), false))
                 };
                 let cursors = plan.inputs.iter().rev().map(cursor).collect();
-                self.merge_files(table, Inputs { cursors, bytes }, plan.tombstones, options.file_bytes_max)?
+                self.merge_files(
+                    table,
+                    Inputs { cursors, bytes },
+                    plan.tombstones,
+                    (plan.output.level, options.file_bytes_max),
+                )?
             }
         };
         drop(view);
@@ -118,23 +123,23 @@ impl Inner {
         // A tombstone of the oldest run has nothing left to hide, in a hybrid table either: rows in segments were
         // marked when the delete committed.
         let bytes = runs.iter().map(|run| run.meta().file_bytes).sum();
-        let merged = self.merge_files(table, Inputs { cursors, bytes }, Tombstones::Drop, u64::MAX)?;
+        let merged = self.merge_files(table, Inputs { cursors, bytes }, Tombstones::Drop, (0, u64::MAX))?;
         drop(view);
         self.install_merge(table, removed, merged.into_iter().next())
     }
 
-    /// Merges `inputs` into files that are ready to be installed.
+    /// Merges `inputs` into files of a level, cut at a size, that are ready to be installed.
     fn merge_files(
         &self,
         table: TableId,
         inputs: Inputs,
         tombstones: Tombstones,
-        file_bytes_max: u64,
+        (level, file_bytes_max): (u8, u64),
     ) -> Result<Vec<Arc<Run>>> {
         let _span = tracing::debug_span!("merge", table = table.0).entered();
         let start = self.env.monotonic();
         let options = GcOptions { snapshots: self.stripes(), tombstones };
-        let create = || self.run_writer(table);
+        let create = || self.run_writer(table, level);
         let remove = |run| self.remove_file(FileKind::Run, run);
         let metas = merge_runs(inputs.cursors, &Outputs { create: &create, remove: &remove, file_bytes_max }, options)?;
         let open = |meta| Run::open(&self.env, &self.dir, meta, Arc::clone(&self.block_cache));
@@ -146,6 +151,7 @@ impl Inner {
         let write_bytes = metas.iter().map(|meta| meta.file_bytes).sum();
         self.metrics.merge.record(elapsed);
         self.metrics.merge_read_bytes.add(inputs.bytes);
+        self.work.pacer.compacted(inputs.bytes, elapsed);
         self.metrics.merge_write_bytes.add(write_bytes);
         tracing::debug!(read_bytes = inputs.bytes, write_bytes, ?elapsed, "merged");
         runs
@@ -194,6 +200,7 @@ impl Inner {
             let dropped = dropped.into_iter().map(|run| (FileKind::Run, run)).collect();
             self.views.install(tables, Arc::clone(&view.cold), dropped);
         }
+        self.note_compaction_debt();
         self.remove_garbage();
         Ok(())
     }

@@ -13,22 +13,25 @@
 mod convert;
 mod flush;
 mod merge;
+pub mod pace;
 mod pressure;
-mod traffic;
 pub mod reclaim;
+mod traffic;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::compaction::picker::{debt_bytes, level_bytes};
 use crate::db::{Db, Inner};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::schema::TableId;
+use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use pace::{BOUND, IoLimit, Pacer};
 pub use traffic::LevelStats;
 use traffic::TrafficByLevel;
 
@@ -45,6 +48,9 @@ pub(crate) struct Work {
     pub(crate) times_saved: Mutex<Duration>,
     /// What went through the levels of each table.
     pub(crate) traffic: TrafficByLevel,
+    pub(crate) pacer: Pacer,
+    /// What flushes and merges may write per second.
+    pub(crate) io_limit: Option<Arc<IoLimit>>,
     conversion_paused: AtomicBool,
     /// When each table was last seen to change.
     activity: Mutex<HashMap<TableId, (SeqNo, Duration)>>,
@@ -73,13 +79,15 @@ const PACE_WAITS_MAX: u32 = 200;
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Work {
-    pub(crate) fn new() -> Work {
+    pub(crate) fn new(background_bytes_per_second_max: u64) -> Work {
         Work {
             flushing: Mutex::new(()),
             restructuring: Mutex::new(()),
             installing: Mutex::new(()),
             times_saved: Mutex::new(Duration::ZERO),
             traffic: TrafficByLevel::default(),
+            pacer: Pacer::new(),
+            io_limit: IoLimit::of(background_bytes_per_second_max),
             conversion_paused: AtomicBool::new(false),
             activity: Mutex::new(HashMap::new()),
             signal: Arc::new(Signal::default()),
@@ -204,16 +212,44 @@ fn disagreement(what: &'static str) -> Error {
 impl Inner {
     /// The stated debt bound (P7): a commit waits while more than `sealed_bytes_max` is sealed and not flushed. Without
     /// background threads the committing thread flushes itself.
-    pub(crate) fn pace(&self) -> Result<()> {
-        if self.views.load().sealed_bytes() <= self.options.sealed_bytes_max {
+    ///
+    /// Below that it is delayed for its `bytes` by what background work is behind; without background threads nothing is
+    /// gained by that.
+    pub(crate) fn pace(&self, bytes: usize) -> Result<()> {
+        let sealed_bytes = self.views.borrow().sealed_bytes();
+        let is_over = sealed_bytes > self.options.sealed_bytes_max;
+        let sealed_debt = sealed_bytes.saturating_mul(BOUND) / self.options.sealed_bytes_max.max(1);
+        if !is_over && !self.work.pacer.costs(sealed_debt) {
             return Ok(());
         }
         let start = self.env.monotonic();
-        let outcome = self.wait_for_flushes();
+        if !is_over {
+            let delay = self.work.pacer.charge(start, bytes as u64, sealed_debt);
+            if delay.is_zero() || !self.work.is_running() {
+                return Ok(());
+            }
+            self.env.sleep(delay);
+        }
+        let outcome = if is_over { self.wait_for_flushes() } else { Ok(()) };
         let elapsed = self.env.monotonic().saturating_sub(start);
         self.metrics.stalls.record(elapsed);
-        tracing::debug!(?elapsed, "a commit waited for flushes");
+        tracing::debug!(?elapsed, "a commit waited for background work");
         outcome
+    }
+
+    /// Tells the pacer how far behind the levels are: the worst of their level 0 and the sum of their bytes.
+    pub(crate) fn note_compaction_debt(&self) {
+        let view = self.views.load();
+        let (mut runs, mut bytes) = (0, 0u64);
+        for known in self.registered_tables().iter().filter(|known| known.kind == StorageKind::Row) {
+            let Some(rows) = view.rows(known.schema.table) else { continue };
+            let stats = level_bytes(&rows.runs, &known.compaction);
+            runs = stats[0].sorted_runs.max(runs);
+            bytes = bytes.saturating_add(debt_bytes(&rows.runs, &known.compaction));
+        }
+        let share = |have: u64, bound: u64| have.saturating_mul(BOUND) / bound.max(1);
+        let by_runs = share(runs as u64, self.options.level0_runs_max);
+        self.work.pacer.set_compaction_debt(by_runs.max(share(bytes, self.options.compaction_debt_bytes_max)));
     }
 
     fn wait_for_flushes(&self) -> Result<()> {

@@ -77,6 +77,10 @@ impl Env for SimEnv {
         self.machine().clock
     }
 
+    fn sleep(&self, duration: Duration) {
+        self.advance(duration);
+    }
+
     fn wall_clock(&self) -> Duration {
         // An arbitrary day, so that nobody mistakes 0 for "not set".
         Duration::from_secs(1_700_000_000) + self.machine().clock
