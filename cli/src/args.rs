@@ -10,6 +10,7 @@ use crate::directory;
 use crate::output::Format;
 use crate::progress::note;
 use crate::shell::{self, ShellOptions, error_text};
+use crate::tools;
 use crate::tpch::{self, Placement, TpchOptions, queries};
 
 /// One database for rows and columns.
@@ -32,10 +33,37 @@ enum Command {
     Tpch(TpchArgs),
     /// Run SQL: statements, a script, or a prompt
     Sql(SqlArgs),
-    /// Read every file of a database and check every checksum
+    /// Write any file of a database, or an overview of its folder, as text; works on damaged files
+    Inspect {
+        /// A file or a database
+        path: PathBuf,
+        /// Do not cut long lists and long keys
+        #[arg(long)]
+        all: bool,
+    },
+    /// Check everything about a closed database and list every fault; changes nothing
     Verify {
         /// The database
         dir: PathBuf,
+    },
+    /// Bring what can be read of a damaged database into a new folder, and report every loss; exit code 1 if there is one
+    Repair {
+        /// The damaged database, which is only read
+        dir: PathBuf,
+        /// A folder that is empty or does not exist yet
+        #[arg(long)]
+        into: PathBuf,
+        /// Take commits from behind a bad log record too, without what was between
+        #[arg(long)]
+        salvage_log: bool,
+        /// Write the report to this file
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// The write-ahead log
+    Wal {
+        #[command(subcommand)]
+        command: WalCommand,
     },
     /// Make a copy of a database that shares its immutable files
     Checkpoint {
@@ -48,6 +76,21 @@ enum Command {
     Compact {
         /// The database
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum WalCommand {
+    /// Print the commits in the log, also beside a running process
+    Tail {
+        /// The database
+        dir: PathBuf,
+        /// Wait for more
+        #[arg(long)]
+        follow: bool,
+        /// One JSON object per commit
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -134,7 +177,12 @@ fn run(args: Args) -> Result<bool> {
             let SqlArgs { dir, commands, file, format, .. } = sql;
             shell::run(&ShellOptions { dir, commands, file, format, memory_bytes: memory }).map(|()| true)
         }
-        Command::Verify { dir } => directory::verify(&dir, memory).map(|()| true),
+        Command::Inspect { path, all } => tools::inspect(&path, all),
+        Command::Verify { dir } => tools::verify(&dir),
+        Command::Repair { dir, into, salvage_log, json } => tools::repair(&dir, &into, salvage_log, json.as_deref()),
+        Command::Wal { command: WalCommand::Tail { dir, follow, json } } => {
+            tools::wal_tail(&dir, follow, json).map(|()| true)
+        }
         Command::Checkpoint { dir, dest } => directory::checkpoint(&dir, &dest, memory).map(|()| true),
         Command::Compact { dir } => directory::compact(&dir, memory).map(|()| true),
     }

@@ -1,11 +1,9 @@
-//! Commands on a database directory as a whole: verify, checkpoint, compact.
+//! Commands on a database directory as a whole: checkpoint, compact.
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use strata_sql::{Background, Engine, EngineOptions};
-
-use crate::progress::{Timer, grouped};
 
 /// Opens a directory that must already hold a database, with nothing running in the background.
 fn open_existing(dir: &Path, memory_bytes: u64) -> Result<Engine> {
@@ -13,25 +11,6 @@ fn open_existing(dir: &Path, memory_bytes: u64) -> Result<Engine> {
     let options =
         EngineOptions { memory_budget_bytes: memory_bytes, background: Background::Manual, ..EngineOptions::default() };
     Ok(Engine::open(dir, options)?)
-}
-
-/// Reads every file and checks every checksum.
-///
-/// # Errors
-/// The first damage found, with file and offset.
-pub fn verify(dir: &Path, memory_bytes: u64) -> Result<()> {
-    let engine = open_existing(dir, memory_bytes)?;
-    let timer = Timer::start();
-    let report = engine.db().verify()?;
-    say(&format!(
-        "{}: no damage found in {} runs and {} segments ({} row versions, {:.1} s)",
-        dir.display(),
-        report.run_count,
-        report.segment_count,
-        grouped(report.version_count),
-        timer.seconds()
-    ));
-    Ok(engine.close()?)
 }
 
 /// Makes a second, independent database of the present state; files are shared by links where possible.

@@ -1,6 +1,6 @@
 //! The command line of Strata, as a library so that tests and benchmarks can call its parts.
 //!
-//! [`args`] reads the command line and calls one of [`tpch`], [`shell`] and [`directory`]. Errors come back as
+//! [`args`] reads the command line and calls one of [`tpch`], [`shell`], [`directory`] and [`tools`]. Errors come back as
 //! `anyhow::Error`; [`args::main`] prints them and turns them into the exit code. No query logic lives here.
 
 pub mod args;
@@ -9,4 +9,5 @@ pub mod files;
 pub mod output;
 pub mod progress;
 pub mod shell;
+pub mod tools;
 pub mod tpch;

@@ -313,7 +313,7 @@ impl Contents {
         Contents { settled: Arc::default(), settled_through: SeqNo::ZERO, pairs: pairs.to_vec() }
     }
 
-    fn into_marks(self, sealed: Sealed) -> Marks {
+    pub(crate) fn into_marks(self, sealed: Sealed) -> Marks {
         let marks = Marks::new(self.pairs.into_iter().map(|(position, seqno)| (seqno, position)).collect(), sealed);
         {
             let mut hot = marks.hot_mut();
@@ -322,6 +322,12 @@ impl Contents {
         }
         marks
     }
+}
+
+/// The file's own number and the segment that a `.marks` file with these bytes says it is of; unverified.
+pub(crate) fn owner(bytes: &[u8]) -> Option<(FileId, FileId)> {
+    let number = |at: usize| bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+    (bytes.starts_with(&MAGIC)).then_some((FileId(number(16)?), FileId(number(24)?)))
 }
 
 /// Writes and syncs a `.marks` file; the caller syncs the folder.

@@ -26,6 +26,9 @@ pub mod tier;
 pub mod convert;
 pub mod merge;
 
+pub mod inspect;
+mod repair;
+
 pub mod scan;
 
 pub use error::{Error, Result};

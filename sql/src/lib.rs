@@ -41,6 +41,7 @@ mod system;
 pub mod error;
 
 pub use bulk::BulkWriter;
+pub use catalog::store::{CATALOG_TABLE, TableDefinition, table_definition};
 pub use engine::{Background, Engine, EngineOptions};
 pub use error::{Error, Result, SqlState};
 pub use query::Rows;

@@ -13,7 +13,7 @@
 pub mod batch;
 pub mod schedule;
 
-mod output;
+pub(crate) mod output;
 
 use std::sync::Arc;
 

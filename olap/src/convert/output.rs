@@ -22,7 +22,7 @@ const CHECK_ROWS: usize = 8192;
 /// covers both.
 const MEMORY_FACTOR: usize = 3;
 
-pub(super) struct SegmentsOutput<'a> {
+pub(crate) struct SegmentsOutput<'a> {
     store: &'a Store,
     schema: Arc<TableSchema>,
     marks_through: SeqNo,
@@ -40,7 +40,7 @@ pub(super) struct SegmentsOutput<'a> {
 }
 
 impl<'a> SegmentsOutput<'a> {
-    pub(super) fn new(store: &'a Store, job: &ColdJob<'a>) -> Result<SegmentsOutput<'a>> {
+    pub(crate) fn new(store: &'a Store, job: &ColdJob<'a>) -> Result<SegmentsOutput<'a>> {
         Ok(SegmentsOutput {
             store,
             schema: Arc::clone(&job.schema),
@@ -58,7 +58,7 @@ impl<'a> SegmentsOutput<'a> {
     }
 
     /// Adds a row; `mark` is the commit that superseded it.
-    pub(super) fn add(&mut self, key: &[u8], row: &[u8], seqno: SeqNo, mark: Option<SeqNo>) -> Result<()> {
+    pub(crate) fn add(&mut self, key: &[u8], row: &[u8], seqno: SeqNo, mark: Option<SeqNo>) -> Result<()> {
         if self.is_segment_full() && key != self.last_key {
             self.end_segment()?;
         }
@@ -99,7 +99,7 @@ impl<'a> SegmentsOutput<'a> {
     }
 
     /// Ends the last segment and hands over everything, after syncing the names.
-    pub(super) fn finish(mut self) -> Result<(Vec<SegmentRecord>, Vec<Arc<Segment>>)> {
+    pub(crate) fn finish(mut self) -> Result<(Vec<SegmentRecord>, Vec<Arc<Segment>>)> {
         if self.writer.is_some() {
             self.end_segment()?;
         }

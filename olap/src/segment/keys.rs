@@ -538,6 +538,27 @@ impl KeyIndex {
     }
 }
 
+/// The checksums of the Parquet file in the key index of segment `id`, if footer and that section are sound, whatever
+/// else is not: for tools.
+pub(crate) fn stored_sums(env: &dyn Env, dir: &Path, id: FileId) -> Option<Vec<u64>> {
+    let path = FileKind::Keys.path(dir, id);
+    let file = env.open(&path, OpenMode::Read).ok()?;
+    let footer_at = file.len().ok()?.checked_sub(FOOTER_BYTES as u64)?;
+    let footer = read_range(&*file, &path, footer_at..footer_at + FOOTER_BYTES as u64).ok()?;
+    let covered = FOOTER_BYTES - 16;
+    if footer[covered..covered + 8] != checksum(id, footer_at, &footer[..covered]).to_le_bytes() {
+        return None;
+    }
+    let mut fields = Fields::new(FileKind::Keys, &path, footer_at, &footer[24 * Section::Sums as usize..]);
+    let (offset, bytes, sum) = (fields.u64().ok()?, fields.u64().ok()?, fields.u64().ok()?);
+    let end = offset.checked_add(bytes).filter(|end| *end <= footer_at)?;
+    let section = read_range(&*file, &path, offset..end).ok()?;
+    if checksum(id, offset, &section) != sum {
+        return None;
+    }
+    Some(section.chunks_exact(8).filter_map(|sum| sum.try_into().ok()).map(u64::from_le_bytes).collect())
+}
+
 fn check_header(found: &[u8], path: &Path, id: FileId) -> Result<()> {
     let ours = header(id);
     if found == ours {

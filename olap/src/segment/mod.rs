@@ -420,6 +420,10 @@ impl Segment {
         Ok(())
     }
 
+    pub(crate) fn key_index(&self) -> &KeyIndex {
+        &self.keys
+    }
+
     pub(crate) fn file(&self) -> &Arc<SegmentFile> {
         &self.file
     }

@@ -96,6 +96,25 @@ pub(crate) fn system_tables() -> [Arc<TableSchema>; 3] {
     [&SCHEMAS, &TABLES, &STATE].map(|table| Arc::clone(&table.schema))
 }
 
+/// The system table with one row per table.
+pub const CATALOG_TABLE: TableId = TableId(2);
+
+/// A table as its row in [`CATALOG_TABLE`] describes it, for tools that read a database without opening it.
+#[derive(Clone, Debug)]
+pub struct TableDefinition {
+    /// Name without schema.
+    pub name: String,
+    /// Its shape.
+    pub shape: TableSchema,
+}
+
+/// Reads a row of [`CATALOG_TABLE`]; `None` if it is none.
+#[must_use]
+pub fn table_definition(row: &[u8]) -> Option<TableDefinition> {
+    let row = RowRef::new(&TABLES.rows, row).ok()?;
+    Some(TableDefinition { name: row.text(1).ok()?.to_owned(), shape: TableSchema::from_bytes(row.variable(3)).ok()? })
+}
+
 /// What the `options` column holds, as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
