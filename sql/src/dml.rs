@@ -58,6 +58,8 @@ impl Context<'_> {
         let view = view_of(self.txn, self.catalog);
         *self.counters = Arc::clone(view.counters());
         let reader = Reader::new(self.base, self.engine, self.catalog, view);
+        self.txn.check_age()?;
+        reader.note(self.txn, &query)?;
         let mut rows = reader.query(query).await?;
         let memory = MemoryConsumer::new("rows to be written").register(reader.memory_pool());
         let (column_count, mut batches) = (rows.schema().fields().len(), Vec::new());

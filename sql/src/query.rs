@@ -18,9 +18,11 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::{StreamExt, TryStreamExt};
 use strata_olap::scan::BoundView;
+use strata_oltp::key::table_range;
+use strata_oltp::txn::{Isolation, Transaction};
 
 use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
-use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, TableName};
+use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::system;
@@ -95,6 +97,33 @@ impl Reader {
         Reader { state, catalog }
     }
 
+    /// Tells `txn`, if its commit will be checked for what it read, that it reads every table of `query` whole, and that
+    /// their definitions must not change. Must come before the query starts.
+    ///
+    /// # Errors
+    /// Unknown names, and memory for what was read.
+    pub(crate) fn note(&self, txn: &mut Transaction, query: &ast::Statement) -> Result<()> {
+        if txn.options().isolation != Isolation::Serializable || txn.options().read_only {
+            return Ok(());
+        }
+        let statement = DfStatement::Statement(Box::new(query.clone()));
+        let mut reads_catalog = false;
+        for reference in self.state.resolve_table_references(&statement)? {
+            match self.check_reference(&reference)? {
+                Some(table) => {
+                    store::pin_table(txn, &table)?;
+                    let keys = table_range(table.id());
+                    txn.note_range(table.id(), &keys.start..&keys.end);
+                }
+                None => reads_catalog = true,
+            }
+        }
+        if reads_catalog {
+            store::note_catalog(txn);
+        }
+        Ok(())
+    }
+
     /// The logical plan of a statement that only reads.
     ///
     /// # Errors
@@ -107,22 +136,23 @@ impl Reader {
         Ok(self.state.statement_to_plan(statement).await?)
     }
 
-    /// Unknown tables get our error, with the nearest name, before DataFusion words its own.
-    fn check_reference(&self, reference: &TableReference) -> Result<()> {
+    /// The table that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error, with the
+    /// nearest name, before DataFusion words its own.
+    fn check_reference(&self, reference: &TableReference) -> Result<Option<Arc<Table>>> {
         let parts: Vec<String> = [reference.catalog(), reference.schema(), Some(reference.table())]
             .into_iter()
             .flatten()
             .map(str::to_owned)
             .collect();
         if parts.len() == 1 && self.state.table_functions().contains_key(reference.table()) {
-            return Ok(());
+            return Ok(None);
         }
         let name = TableName::from_parts(&parts)?;
         match name.schema.as_str() {
-            INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(()),
-            SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(()),
+            INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(None),
+            SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(None),
             SYSTEM_SCHEMA => Err(Error::undefined_table(&name.to_string(), system::TABLE_NAMES)),
-            _ => self.catalog.table(&name).map(|_| ()),
+            _ => self.catalog.table(&name).map(|table| Some(Arc::clone(table))),
         }
     }
 

@@ -16,7 +16,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast;
 use strata_olap::scan::{BoundView, ScanCounters as Counters};
 use strata_oltp::commit::Durability;
-use strata_oltp::txn::Transaction;
+use strata_oltp::txn::{Transaction, TransactionOptions};
 
 use crate::bulk;
 use crate::call;
@@ -146,7 +146,7 @@ impl Session {
     /// The statement's. In a transaction, an error fails the transaction.
     pub async fn run(&mut self, statement: &Statement) -> Result<StatementResult> {
         match &statement.kind {
-            Kind::Begin { read_only } => self.begin(*read_only),
+            Kind::Begin(options) => self.begin(options),
             Kind::Commit => self.commit().await,
             Kind::Rollback => self.rollback(),
             Kind::RollbackTo(name) => {
@@ -217,12 +217,12 @@ impl Session {
         &self.engine
     }
 
-    fn begin(&mut self, read_only: bool) -> Result<StatementResult> {
+    fn begin(&mut self, options: &TransactionOptions) -> Result<StatementResult> {
         if self.open.is_some() {
             return Err(Error::new(SqlState::ActiveTransaction, "a transaction is open already")
                 .with_hint("COMMIT or ROLLBACK it first; SAVEPOINT marks a point within it"));
         }
-        self.open = Some(Open::new(&self.engine, read_only)?);
+        self.open = Some(Open::new(&self.engine, options)?);
         Ok(StatementResult::done("BEGIN"))
     }
 
@@ -303,6 +303,10 @@ impl Session {
     async fn start_query(&mut self, kind: Kind) -> Result<StatementResult> {
         let query = self.explained(kind)?;
         let reader = self.reader()?;
+        if let Some(open) = &mut self.open {
+            open.txn.check_age()?;
+            reader.note(&mut open.txn, &query)?;
+        }
         let rows = reader.query(query).await?;
         Ok(StatementResult::Rows(match &self.open {
             Some(open) => rows.reporting_to(Arc::clone(&open.failed)),
@@ -352,7 +356,7 @@ impl Session {
         }
         let mut attempt = 0;
         loop {
-            let mut open = Open::new(&self.engine, false)?;
+            let mut open = Open::new(&self.engine, &TransactionOptions::default())?;
             let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
             match commit(&self.engine, open, self.durability).await {
                 Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
@@ -363,7 +367,7 @@ impl Session {
 
     /// Within a transaction a statement that fails leaves nothing behind.
     async fn write_in(&mut self, open: &mut Open, work: &Work<'_>) -> Result<StatementResult> {
-        if open.read_only {
+        if open.txn.options().read_only {
             return Err(Error::new(SqlState::ReadOnlyTransaction, "the transaction is READ ONLY")
                 .with_hint("BEGIN without READ ONLY to write"));
         }

@@ -13,6 +13,7 @@ mod shallow;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use strata_oltp::txn::{Isolation, TransactionOptions};
 
 use crate::error::{Error, Result, SqlState, parser_message};
 use json::JsonInsert;
@@ -41,9 +42,7 @@ pub(crate) enum Kind {
     Ddl(Box<ast::Statement>),
     /// `CALL strata.…`.
     Call(Box<ast::Function>),
-    Begin {
-        read_only: bool,
-    },
+    Begin(TransactionOptions),
     Commit,
     Rollback,
     Savepoint(String),
@@ -71,7 +70,7 @@ impl Statement {
     pub fn is_transaction_control(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Begin { .. }
+            Kind::Begin(_)
                 | Kind::Commit
                 | Kind::Rollback
                 | Kind::Savepoint(_)
@@ -161,7 +160,7 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
         Sql::Delete(delete) => Kind::Delete(Box::new(delete)),
         Sql::CreateTable(_) | Sql::CreateSchema { .. } | Sql::Drop { .. } => Kind::Ddl(Box::new(statement)),
         Sql::Call(function) => Kind::Call(Box::new(function)),
-        Sql::StartTransaction { modes, statements, exception: None, .. } if statements.is_empty() => begin(&modes)?,
+        Sql::StartTransaction { modes, statements, exception: None, .. } if statements.is_empty() => begin(&modes),
         Sql::Commit { chain: false, .. } => Kind::Commit,
         Sql::Rollback { chain: false, savepoint: None } => Kind::Rollback,
         Sql::Rollback { chain: false, savepoint: Some(name) } => Kind::RollbackTo(identifier(&name)),
@@ -176,15 +175,21 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
     })
 }
 
-/// Snapshot isolation is what there is; it satisfies every level below SERIALIZABLE.
-fn begin(modes: &[ast::TransactionMode]) -> Result<Kind> {
-    let serializable = ast::TransactionMode::IsolationLevel(ast::TransactionIsolationLevel::Serializable);
-    if modes.contains(&serializable) {
-        return Err(Error::unsupported("isolation level SERIALIZABLE")
-            .with_hint("transactions run under snapshot isolation, which REPEATABLE READ names"));
+/// Snapshot isolation satisfies every level below SERIALIZABLE. Of modes that contradict each other the last one counts.
+fn begin(modes: &[ast::TransactionMode]) -> Kind {
+    let mut options = TransactionOptions::default();
+    for mode in modes {
+        match mode {
+            ast::TransactionMode::IsolationLevel(ast::TransactionIsolationLevel::Serializable) => {
+                options.isolation = Isolation::Serializable;
+            }
+            ast::TransactionMode::IsolationLevel(_) => options.isolation = Isolation::Snapshot,
+            ast::TransactionMode::AccessMode(mode) => {
+                options.read_only = *mode == ast::TransactionAccessMode::ReadOnly;
+            }
+        }
     }
-    let read_only = ast::TransactionMode::AccessMode(ast::TransactionAccessMode::ReadOnly);
-    Ok(Kind::Begin { read_only: modes.contains(&read_only) })
+    Kind::Begin(options)
 }
 
 /// An identifier as PostgreSQL reads it: lower case unless quoted.

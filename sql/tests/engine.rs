@@ -229,6 +229,53 @@ async fn statements_that_lose_a_race_outside_a_transaction_run_again() {
     assert_eq!(number(&mut engine.session(), "SELECT v FROM t").await, 100);
 }
 
+/// Two transactions each read what the other one writes, then commit: `first`, `second` and the outcome of the second commit.
+async fn second_commit(begin: &str, first: [&str; 2], second: [&str; 2]) -> Result<(), String> {
+    let engine = in_memory();
+    let (mut one, mut two) = (engine.session(), engine.session());
+    one.execute("CREATE TABLE t (id INT PRIMARY KEY, v INT); INSERT INTO t VALUES (1, 10), (2, 20)").await.unwrap();
+    one.execute("CREATE TABLE other (id INT PRIMARY KEY)").await.unwrap();
+    one.execute(begin).await.unwrap();
+    two.execute(begin).await.unwrap();
+    for (session, statements) in [(&mut one, first), (&mut two, second)] {
+        for statement in statements {
+            session.execute(statement).await.unwrap();
+        }
+    }
+    one.execute("COMMIT").await.unwrap();
+    two.execute("COMMIT").await.map(drop).map_err(|error| error.sqlstate().to_owned())
+}
+
+/// What snapshot isolation lets pass and SERIALIZABLE must not: write skew, a phantom in a range that was empty, a
+/// decision on what tables there are. What touches nothing that was read passes at both.
+#[tokio::test]
+async fn serializable_transactions_refuse_what_no_order_explains() {
+    let (snapshot, serializable) = ("BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE");
+    let skew = (
+        ["SELECT sum(v) FROM t", "UPDATE t SET v = 0 WHERE id = 1"],
+        ["SELECT sum(v) FROM t", "UPDATE t SET v = 0 WHERE id = 2"],
+    );
+    let phantom = (
+        ["SELECT 1 WHERE EXISTS (SELECT * FROM t WHERE v > 90)", "INSERT INTO t VALUES (3, 95)"],
+        ["WITH high AS (SELECT * FROM t WHERE v > 90) SELECT count(*) FROM high", "INSERT INTO t VALUES (4, 96)"],
+    );
+    let tables = (
+        ["SELECT count(*) FROM information_schema.tables", "CREATE TABLE one (id INT PRIMARY KEY)"],
+        ["SELECT count(*) FROM information_schema.tables", "INSERT INTO other VALUES (1)"],
+    );
+    for (first, second) in [skew, phantom, tables] {
+        assert_eq!(second_commit(snapshot, first, second).await, Ok(()));
+        assert_eq!(second_commit(serializable, first, second).await, Err("40001".to_owned()), "{first:?}");
+    }
+    let apart = (
+        ["SELECT count(*) FROM t", "INSERT INTO t VALUES (3, 1)"],
+        ["SELECT count(*) FROM other", "INSERT INTO other VALUES (1)"],
+    );
+    assert_eq!(second_commit(serializable, apart.0, apart.1).await, Ok(()));
+    let reader = (skew.0, ["SELECT sum(v) FROM t", "SELECT count(*) FROM t"]);
+    assert_eq!(second_commit(serializable, reader.0, reader.1).await, Ok(()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_many_equal_inserts_wins() {
     let engine = in_memory();

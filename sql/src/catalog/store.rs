@@ -290,6 +290,14 @@ pub(crate) fn pin_table(txn: &mut Transaction, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Notes that the transaction has read which tables and schemas there are.
+pub(crate) fn note_catalog(txn: &Transaction) {
+    for table in [&SCHEMAS, &TABLES] {
+        let keys = table_range(table.schema.table);
+        txn.note_range(table.schema.table, &keys.start..&keys.end);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

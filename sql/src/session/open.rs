@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use strata_oltp::txn::{Savepoint, Transaction};
+use strata_oltp::txn::{Savepoint, Transaction, TransactionOptions};
 
 use crate::catalog::Catalog;
 use crate::ddl::Effects;
@@ -16,7 +16,6 @@ pub(super) struct Open {
     /// What the transaction sees, its own DDL included.
     pub catalog: Arc<Catalog>,
     pub effects: Effects,
-    pub read_only: bool,
     /// Set by a failed statement, or by a query that fails while its rows are read.
     pub failed: Arc<AtomicBool>,
     savepoints: Vec<Named>,
@@ -31,11 +30,11 @@ struct Named {
 }
 
 impl Open {
-    pub(super) fn new(engine: &Engine, read_only: bool) -> Result<Open> {
-        let txn = engine.db().begin()?;
+    pub(super) fn new(engine: &Engine, options: &TransactionOptions) -> Result<Open> {
+        let txn = engine.db().begin_with(*options)?;
         let catalog = engine.catalog_at(txn.snapshot())?;
         let failed = Arc::new(AtomicBool::new(false));
-        Ok(Open { txn, catalog, effects: Effects::default(), read_only, failed, savepoints: Vec::new() })
+        Ok(Open { txn, catalog, effects: Effects::default(), failed, savepoints: Vec::new() })
     }
 
     pub(super) fn has_failed(&self) -> bool {
