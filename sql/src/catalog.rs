@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strata_olap::scan::StrataTable;
+use strata_oltp::compaction::CompactionOptions;
 use strata_oltp::schema::{Column, HIDDEN_PREFIX, StorageKind};
 use strata_oltp::{TableId, TableSchema};
 
@@ -32,13 +33,21 @@ pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 /// Tables of users are numbered from here; system tables lie below.
 const FIRST_USER_TABLE: u32 = 1024;
 
+/// How a table's rows are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Storage {
+    pub kind: StorageKind,
+    /// Shape of the levels, of a table whose rows stay rows.
+    pub compaction: CompactionOptions,
+}
+
 /// One table: its shape, where its rows live, and how DataFusion sees it.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub schema_name: String,
     pub name: String,
     pub shape: Arc<TableSchema>,
-    pub kind: StorageKind,
+    pub storage: Storage,
     /// Limits of VARCHAR(n) columns in characters, by column position.
     pub chars_max: BTreeMap<usize, u32>,
     /// What queries scan: the columns users see.
@@ -50,12 +59,12 @@ impl Table {
         schema_name: String,
         name: String,
         shape: TableSchema,
-        kind: StorageKind,
+        storage: Storage,
         chars_max: BTreeMap<usize, u32>,
     ) -> Result<Table> {
         let shape = Arc::new(shape);
         let provider = Arc::new(StrataTable::new(Arc::clone(&shape))?);
-        Ok(Table { schema_name, name, shape, kind, chars_max, provider })
+        Ok(Table { schema_name, name, shape, storage, chars_max, provider })
     }
 
     pub(crate) fn id(&self) -> TableId {

@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
+use strata_oltp::compaction::CompactionOptions;
 use strata_oltp::schema::{Column, ROW_ID_COLUMN, StorageKind};
 use strata_oltp::txn::Transaction;
 use strata_oltp::{ColumnId, Db, TableId, TableSchema};
 
-use crate::catalog::{Catalog, DEFAULT_SCHEMA, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, check_name};
+use crate::catalog::{
+    Catalog, DEFAULT_SCHEMA, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Storage, Table, TableName, check_name,
+};
 use crate::error::{Error, Result, SqlState};
 use crate::statement::{identifier, name_parts};
 use crate::types::{ColumnType, column_type};
@@ -174,10 +177,10 @@ fn create_table(create: &ast::CreateTable, db: &Db, txn: &mut Transaction, catal
         return Err(Error::new(SqlState::DuplicateTable, format!("table {name} already exists"))
             .with_hint("drop it first, or use CREATE TABLE IF NOT EXISTS"));
     }
-    let kind = storage_kind(&create.table_options)?;
+    let storage = storage(&create.table_options)?;
     let (shape, chars_max) = define(create, &name, catalog.next_table())?;
-    let table = Table::new(name.schema, name.table, shape, kind, chars_max)?;
-    db.register_table(Arc::clone(&table.shape), kind);
+    let table = Table::new(name.schema, name.table, shape, storage, chars_max)?;
+    db.register_table_with(Arc::clone(&table.shape), table.storage.kind, table.storage.compaction.clone());
     *catalog = Arc::new(catalog.with_table(txn, table)?);
     Ok(())
 }
@@ -199,14 +202,14 @@ fn refuse_unsupported(create: &ast::CreateTable) -> Result<()> {
     }
 }
 
-/// `WITH (storage = 'row')`.
-fn storage_kind(options: &ast::CreateTableOptions) -> Result<StorageKind> {
+/// `WITH (storage = 'row', compaction = 'tiered', size_ratio = 4, runs_per_level = 3)`.
+fn storage(options: &ast::CreateTableOptions) -> Result<Storage> {
     let options = match options {
-        ast::CreateTableOptions::None => return Ok(StorageKind::Hybrid),
+        ast::CreateTableOptions::None => return Ok(Storage::default()),
         ast::CreateTableOptions::With(options) => options,
         other => return Err(Error::unsupported(format!("table options of the form {other}"))),
     };
-    let mut kind = StorageKind::Hybrid;
+    let mut storage = Storage::default();
     for option in options {
         let ast::SqlOption::KeyValue { key, value } = option else {
             return Err(Error::unsupported(format!("table option {option}")));
@@ -216,21 +219,30 @@ fn storage_kind(options: &ast::CreateTableOptions) -> Result<StorageKind> {
             ast::Expr::Identifier(ident) => identifier(ident),
             other => other.to_string(),
         };
-        kind = match (identifier(key).as_str(), value.to_lowercase().as_str()) {
-            ("storage", "hybrid") => StorageKind::Hybrid,
-            ("storage", "row") => StorageKind::Row,
+        match (identifier(key).as_str(), value.to_lowercase().as_str()) {
+            ("storage", "hybrid") => storage.kind = StorageKind::Hybrid,
+            ("storage", "row") => storage.kind = StorageKind::Row,
             ("storage", _) => {
                 let message = format!("storage '{value}' does not exist");
                 return Err(Error::new(SqlState::InvalidParameter, message)
                     .with_hint("storage is 'hybrid' (rows turn into columns, the default) or 'row'"));
             }
-            (other, _) => {
-                return Err(Error::new(SqlState::InvalidParameter, format!("table option {other} does not exist"))
-                    .with_hint("the options are: storage"));
+            (other, value) => {
+                if !storage.compaction.set(other, value)? {
+                    let message = format!("table option {other} does not exist");
+                    return Err(Error::new(SqlState::InvalidParameter, message)
+                        .with_hint("the options are: storage, compaction, size_ratio, runs_per_level"));
+                }
             }
-        };
+        }
     }
-    Ok(kind)
+    storage.compaction.check()?;
+    if storage.kind == StorageKind::Hybrid && storage.compaction != CompactionOptions::default() {
+        let message = "a hybrid table has no levels: its rows turn into columns";
+        return Err(Error::new(SqlState::InvalidParameter, message)
+            .with_hint("leave compaction, size_ratio and runs_per_level out, or add storage = 'row'"));
+    }
+    Ok(storage)
 }
 
 /// The columns of a definition on their way to a schema.

@@ -157,7 +157,7 @@ impl Engine {
         }
         let catalog = self.catalog_at(&db.snapshot())?;
         for table in catalog.tables() {
-            db.register_table(Arc::clone(&table.shape), table.kind);
+            db.register_table_with(Arc::clone(&table.shape), table.storage.kind, table.storage.compaction.clone());
         }
         for id in db.tables() {
             if id >= SYSTEM_TABLES_END && catalog.find_id(id).is_none() {

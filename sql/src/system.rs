@@ -89,9 +89,13 @@ fn full_path(path: &Path) -> String {
 fn tables(catalog: &Catalog, snapshot: &Snapshot) -> Listing {
     let all: Vec<&Arc<Table>> = catalog.tables().collect();
     let cold = ColdState::of(snapshot.view().cold().as_ref());
-    let kind = |table: &&Arc<Table>| match table.kind {
+    let kind = |table: &&Arc<Table>| match table.storage.kind {
         StorageKind::Hybrid => "hybrid".to_owned(),
         StorageKind::Row => "row".to_owned(),
+    };
+    let compaction = |table: &&Arc<Table>| match table.storage.kind {
+        StorageKind::Hybrid => String::new(),
+        StorageKind::Row => table.storage.compaction.to_string(),
     };
     let versions = |table: &&Arc<Table>| snapshot.view().rows(table.id()).map_or(0, |rows| rows.entry_count());
     Listing::default()
@@ -99,6 +103,7 @@ fn tables(catalog: &Catalog, snapshot: &Snapshot) -> Listing {
         .text("table_name", all.iter().map(|table| table.name.clone()))
         .number("table_id", all.iter().map(|table| u64::from(table.id().0)))
         .text("storage", all.iter().map(kind))
+        .text("compaction", all.iter().map(compaction))
         .number("row_part_versions", all.iter().map(versions))
         .number("segment_rows", all.iter().map(|table| cold.table(table.id()).row_count()))
 }

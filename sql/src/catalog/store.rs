@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field};
 use serde::{Deserialize, Serialize};
+use strata_oltp::compaction::CompactionOptions;
 use strata_oltp::key::{KeyCodec, table_range};
 use strata_oltp::row::{RowCodec, RowRef, Value};
 use strata_oltp::schema::{Column, StorageKind};
@@ -15,7 +16,7 @@ use strata_oltp::txn::Transaction;
 use strata_oltp::view::Snapshot;
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
-use super::{Catalog, DEFAULT_SCHEMA, Table, TableName};
+use super::{Catalog, DEFAULT_SCHEMA, Storage, Table, TableName};
 use crate::error::{Error, Result};
 
 /// Version of the rows' meaning; see FORMAT.md.
@@ -122,6 +123,9 @@ struct StoredOptions {
     /// Character limits by column number.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     chars_max: BTreeMap<u32, u32>,
+    /// Shape of the levels, if it is not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compaction: Option<String>,
 }
 
 /// The newest catalog read so far.
@@ -202,7 +206,9 @@ fn read_table(row: RowRef<'_>) -> Result<Table> {
         serde_json::from_str(row.text(4)?).map_err(|_| damaged("options that do not read as JSON"))?;
     let position = |id: u32| shape.columns.iter().position(|column| column.id == ColumnId(id));
     let chars_max = options.chars_max.iter().filter_map(|(id, limit)| Some((position(*id)?, *limit))).collect();
-    Table::new(name.schema, name.table, shape, kind, chars_max)
+    let compaction = options.compaction.as_deref().unwrap_or_default().parse();
+    let compaction = compaction.map_err(|_| damaged("compaction options that make no sense"))?;
+    Table::new(name.schema, name.table, shape, Storage { kind, compaction }, chars_max)
 }
 
 /// Changes of the catalog: each writes rows into the transaction and returns the transaction's new catalog.
@@ -266,9 +272,11 @@ impl Catalog {
 fn write_table(txn: &mut Transaction, table: &Table) -> Result<()> {
     let id = |position: &usize| table.shape.columns[*position].id.0;
     let chars_max = table.chars_max.iter().map(|(position, limit)| (id(position), *limit)).collect();
-    let options = serde_json::to_string(&StoredOptions { chars_max })
+    let compaction = &table.storage.compaction;
+    let compaction = (*compaction != CompactionOptions::default()).then(|| compaction.to_string());
+    let options = serde_json::to_string(&StoredOptions { chars_max, compaction })
         .map_err(|error| Error::internal(format!("table options cannot be written: {error}")))?;
-    let kind = match table.kind {
+    let kind = match table.storage.kind {
         StorageKind::Hybrid => 0,
         StorageKind::Row => 1,
     };
@@ -315,7 +323,8 @@ mod tests {
         let columns = vec![column(0, "id", DataType::Int32, false), column(1, "name", DataType::Utf8View, true)];
         let shape = TableSchema::new(TableId(1025), 1, columns, vec![0]).unwrap();
         let definition = shape.to_bytes();
-        let options = serde_json::to_string(&StoredOptions { chars_max: BTreeMap::from([(1, 25)]) }).unwrap();
+        let options =
+            serde_json::to_string(&StoredOptions { chars_max: BTreeMap::from([(1, 25)]), compaction: None }).unwrap();
         let entries: [(&SystemTable, Vec<Value<'_>>); 3] = [
             (&SCHEMAS, vec![Value::Text("app")]),
             (
