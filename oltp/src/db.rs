@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use std::collections::HashMap;
 
+use crate::backup::archive::{Archive, row_ids_note};
 use crate::cache::BlockCache;
 use crate::cold::ColdTier;
 use crate::commit::Sequencer;
@@ -27,7 +28,7 @@ use crate::txn::lock::LockTable;
 use crate::txn::snapshot::Snapshots;
 use crate::txn::{Transaction, TransactionOptions};
 use crate::view::{Snapshot, Views};
-use crate::wal::Wal;
+use crate::wal::{RecordKind, Wal};
 use crate::work::Work;
 
 pub use crate::commit::Durability;
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) row_ids: Mutex<HashMap<TableId, RowIdBlock>>,
     pub(crate) work: Work,
     pub(crate) metrics: Metrics,
+    pub(crate) archive: Option<Archive>,
     pub(crate) listener: Option<Arc<dyn Listener>>,
     pub(crate) _lock: Box<dyn FileLock>,
 }
@@ -202,6 +204,8 @@ impl Db {
         if block.next + count > block.reserved {
             let reserved = block.next + count + ROW_ID_BLOCK;
             self.inner.manifest.append(&[Edit::RowIds { table, next: reserved }])?;
+            // A restore from archived log has no later manifest to learn it from.
+            self.inner.wal.note(RecordKind::RowIds, &row_ids_note(table, reserved))?;
             block.reserved = reserved;
         }
         let first = block.next;
@@ -304,6 +308,10 @@ impl Inner {
             return Ok(());
         }
         let saved = self.save_times(true);
-        self.wal.close().and(saved)
+        self.wal.close()?;
+        if let Err(error) = self.archive_all() {
+            tracing::warn!(%error, "the end of the log is not archived; it will be after the next open");
+        }
+        saved
     }
 }

@@ -69,6 +69,17 @@ pub enum Error {
         /// The oldest one still readable.
         oldest: u64,
     },
+    /// A point in time cannot be restored from the backups and the archive at hand. Nothing was restored; ask for a commit
+    /// at or below `newest`, or find the missing part.
+    #[error("{target} cannot be restored: {what}; the newest commit that can be is {newest}")]
+    Unreachable {
+        /// What was asked for.
+        target: String,
+        /// What is missing, with its range of log positions.
+        what: String,
+        /// The newest commit that can be restored.
+        newest: u64,
+    },
     /// A budget is exhausted. Nothing was changed; free memory, split the work, or raise the named budget.
     #[error("{budget} exhausted: {requested_bytes} bytes asked for, {used_bytes} of {limit_bytes} in use")]
     LimitExceeded {

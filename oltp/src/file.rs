@@ -38,10 +38,12 @@ pub enum FileKind {
     Keys,
     /// Sealed deletion vector of a segment.
     Marks,
+    /// What one backup in a repository is made of.
+    Backup,
 }
 
 impl FileKind {
-    /// Path of the file `id` of this kind below the database directory `dir`.
+    /// Path of the file `id` of this kind below the database directory, or repository of backups, `dir`.
     #[must_use]
     pub fn path(self, dir: &Path, id: FileId) -> PathBuf {
         match self {
@@ -51,6 +53,7 @@ impl FileKind {
             FileKind::Segment => dir.join("segments").join(format!("{id}.parquet")),
             FileKind::Keys => dir.join("segments").join(format!("{id}.keys")),
             FileKind::Marks => dir.join("segments").join(format!("{id}.marks")),
+            FileKind::Backup => dir.join("backups").join(format!("{id}.backup")),
         }
     }
 
@@ -67,6 +70,7 @@ impl FileKind {
             "parquet" => FileKind::Segment,
             "keys" => FileKind::Keys,
             "marks" => FileKind::Marks,
+            "backup" => FileKind::Backup,
             _ => return None,
         };
         Some((kind, FileId(stem.parse().ok()?)))
@@ -82,6 +86,7 @@ impl fmt::Display for FileKind {
             FileKind::Segment => "segment",
             FileKind::Keys => "key index",
             FileKind::Marks => "deletion vector",
+            FileKind::Backup => "backup",
         })
     }
 }

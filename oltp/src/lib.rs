@@ -32,6 +32,7 @@ pub mod sstable;
 pub mod manifest;
 pub mod wal;
 
+pub mod backup;
 pub mod cold;
 pub mod commit;
 pub mod compaction;

@@ -1,7 +1,6 @@
-//! What is done to a database as a whole: dropping a table's storage, online checkpoints, verification.
+//! What is done to a database as a whole: dropping a table's storage, verification. Copies are made in `backup`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use crate::db::{Db, Inner};
@@ -49,43 +48,6 @@ impl Db {
         drop(view);
         inner.remove_garbage();
         Ok(())
-    }
-
-    /// Writes a complete copy of the database, as of now, into the new folder `dest`, while everything goes on.
-    /// Immutable files are hard-linked, so the copy is quick and costs no space until the originals are dropped; the
-    /// log is copied, because its files are overwritten in place. The copy opens like any database.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if `dest` already holds a database; I/O. An unfinished copy does not open.
-    pub fn checkpoint(&self, dest: &Path) -> Result<()> {
-        let inner = &self.inner;
-        let env = inner.env.as_ref();
-        let io = |action, path: &Path, error| Error::io(action, path, error);
-        env.create_dir_all(dest).map_err(|e| io("create folder", dest, e))?;
-        if env.list(dest).map_err(|e| io("list", dest, e))?.iter().any(|name| FileKind::parse(name).is_some()) {
-            return Err(Error::Invalid(format!("{} already holds a database; choose an empty folder", dest.display())));
-        }
-        // With everything flushed the copy has little log to replay.
-        self.flush(None)?;
-        // The view pins the files while they are linked; nothing is installed meanwhile, so manifest and log agree.
-        let _installing = inner.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _view = inner.views.load();
-        let version = inner.manifest.version();
-        for folder in ["wal", "runs", "segments"].map(|folder| dest.join(folder)) {
-            env.create_dir_all(&folder).map_err(|e| io("create folder", &folder, e))?;
-        }
-        for (kind, id) in version.files() {
-            let (from, to) = (kind.path(&inner.dir, id), kind.path(dest, id));
-            env.hard_link(&from, &to).map_err(|e| io("link", &to, e))?;
-        }
-        let through = inner.wal.end_lsn();
-        inner.wal.sync_to(through)?;
-        inner.wal.copy_to(dest, through)?;
-        for folder in ["runs", "segments"].map(|folder| dest.join(folder)) {
-            env.sync_dir(&folder).map_err(|e| io("sync folder", &folder, e))?;
-        }
-        // The manifest comes last: without it the folder is not a database.
-        inner.manifest.copy_to(dest, &version)
     }
 
     /// Reads every live file whole and checks all checksums, key order and counts.

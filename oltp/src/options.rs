@@ -1,5 +1,6 @@
 //! Every tunable of the row store: unit in the name, default, and the reason for the default.
 
+use crate::backup::ArchiveOptions;
 use crate::wal::WalOptions;
 
 /// Settings of one open database. Start from `Options::default()` and change fields.
@@ -45,6 +46,8 @@ pub struct Options {
     pub snapshot_age_ms_max: u64,
     /// Sizes of the log's files and buffers.
     pub wal: WalOptions,
+    /// Where the log is archived, for point-in-time restore. Off unless asked for.
+    pub archive: Option<ArchiveOptions>,
 }
 
 impl Default for Options {
@@ -66,6 +69,7 @@ impl Default for Options {
             retention_ms: 0,
             snapshot_age_ms_max: 0,
             wal: WalOptions::default(),
+            archive: None,
         }
     }
 }

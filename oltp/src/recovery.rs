@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::backup::archive::Archive;
 use crate::cache::BlockCache;
 use crate::cold::{ColdTier, ColdView};
 use crate::commit::Sequencer;
@@ -68,13 +69,15 @@ pub(crate) fn open(
         dir,
         collected: Collected::new(&budget)?,
     };
-    let (wal, report) = Wal::open(
+    let archive = options.archive.clone().map(|options| Archive::new(Arc::clone(&env), options, &manifest.db_id()));
+    let (wal, report) = Wal::open_archived(
         Arc::clone(&env),
         dir,
         manifest.db_id(),
         version.wal_start,
         options.wal.clone(),
         manifest.file_allocator(),
+        archive.as_ref().map(|archive| archive.gate().clone()),
         &mut |place, frame| replay.frame(place, frame),
     )?;
     replay.restore();
@@ -113,6 +116,7 @@ pub(crate) fn open(
         tables: RwLock::new(HashMap::new()),
         row_ids: Mutex::new(HashMap::new()),
         metrics: Metrics::default(),
+        archive,
         listener,
         _lock: lock,
     })

@@ -307,6 +307,7 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
             (SqlState::LockNotAvailable, "wait for the other transaction, then try again")
         }
         StoreError::HistoryGone { .. } => (SqlState::InvalidParameter, "ask for a later commit"),
+        StoreError::Unreachable { .. } => (SqlState::InvalidParameter, "ask for an earlier point"),
         StoreError::LimitExceeded { .. } => (
             SqlState::OutOfMemory,
             "split the work into smaller transactions, wait for other work to finish, or raise the memory budget",

@@ -258,6 +258,7 @@ impl Inner {
             return Ok(Attempt::Moved);
         }
         let seqno = sequencer.last.next();
+        self.note_time()?;
         let lsn = self.wal.append(RecordKind::Commit, seqno, &[record.bytes()])?;
         let before = std::mem::replace(&mut sequencer.last, seqno);
         if let Some(history) = &mut sequencer.history {

@@ -129,6 +129,7 @@ pub fn inspect(env: &Arc<dyn Env>, path: &Path, cold: Option<&dyn ColdFiles>, du
         FileKind::Manifest => manifest::inspect(env.as_ref(), path, id, cold, dump),
         FileKind::Wal => log::inspect(env.as_ref(), path, id, dump),
         FileKind::Run => run::inspect(env.as_ref(), path, id, dump),
+        FileKind::Backup => crate::backup::record::inspect(env.as_ref(), path, id, dump),
         FileKind::Segment | FileKind::Keys | FileKind::Marks => match cold {
             Some(cold) => cold.inspect(env, kind, path, id, dump),
             None => {
@@ -155,6 +156,7 @@ fn by_magic(file: &dyn crate::env::File, bytes: u64) -> std::io::Result<Option<F
     Ok(match &first {
         b"STRATAWL" => Some(FileKind::Wal),
         b"STRATAMF" => Some(FileKind::Manifest),
+        b"STRATABK" => Some(FileKind::Backup),
         b"STRAKEYS" => Some(FileKind::Keys),
         b"STRAMARK" => Some(FileKind::Marks),
         _ if first.starts_with(b"PAR1") => Some(FileKind::Segment),

@@ -194,6 +194,8 @@ fn say_frame(path: &Path, offset: u64, frame: &Frame<'_>, at: u64, dump: &mut Du
         Some(RecordKind::Commit) => "commit",
         Some(RecordKind::CleanClose) => "clean close",
         Some(RecordKind::Watermark) => "watermark",
+        Some(RecordKind::Clock) => "clock",
+        Some(RecordKind::RowIds) => "row ids",
         Some(RecordKind::ManifestSnapshot | RecordKind::ManifestEdits) | None => {
             dump.fault(1, Fault::new(FileKind::Wal, path, offset, "record of a kind that does not belong here"));
             return;

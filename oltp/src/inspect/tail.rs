@@ -150,7 +150,9 @@ impl WalTail {
                 }
                 Err((at, what)) => return corrupt(self.offset + (FRAME_HEADER_BYTES + at) as u64, what),
             },
-            Some(RecordKind::CleanClose | RecordKind::Watermark) => Next::Other,
+            Some(RecordKind::CleanClose | RecordKind::Watermark | RecordKind::Clock | RecordKind::RowIds) => {
+                Next::Other
+            }
             _ => return corrupt(self.offset, "record of a kind that does not belong here"),
         };
         self.proven = proven;

@@ -209,16 +209,18 @@ impl Manifest {
     pub fn file_bytes(&self) -> u64 {
         lock(&self.writer).log.end_bytes()
     }
+}
 
-    /// Writes a manifest of `version` into the empty database directory `dest`, synced: the last step of a checkpoint,
-    /// because a directory without a manifest is no database.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn copy_to(&self, dest: &Path, version: &Version) -> Result<()> {
-        let id = lock(&self.writer).log.file_id;
-        ManifestFile::create(self.env.as_ref(), dest, &self.db_id, id, None, version).map(|_| ())
-    }
+/// Writes a manifest of `version` into the database directory `dest`, which has none, synced: the last step of a copy,
+/// because a directory without a manifest is no database.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn create(env: &dyn Env, dest: &Path, db_id: &DbId, version: &Version) -> Result<()> {
+    let mut version = version.clone();
+    let id = version.next_file;
+    version.next_file = FileId(id.0 + 1);
+    ManifestFile::create(env, dest, db_id, id, None, &version).map(|_| ())
 }
 
 /// Writes the first manifest of a database folder that has none: manifest `id` of `version`, synced.

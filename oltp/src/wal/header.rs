@@ -9,12 +9,20 @@ use crate::wal::{DbId, Lsn};
 
 /// Size of the header block; frames start behind it.
 pub const HEADER_BYTES: usize = 4096;
-/// Newest format version of log files of `kind` that this program reads, and the one it writes.
-fn format_version(kind: FileKind) -> u32 {
+/// Version of log files that may hold notes: frames of kinds 4 and 5, which only an archive has use for.
+const ANNOTATED: u32 = 2;
+
+/// Newest format version of log files of `kind` that this program reads.
+fn supported_version(kind: FileKind) -> u32 {
+    if kind == FileKind::Wal { ANNOTATED } else { format_version(kind) }
+}
+
+/// Format version of log files of `kind` that this program writes, those with notes aside.
+pub(crate) fn format_version(kind: FileKind) -> u32 {
     match kind {
         // 2: runs have places in levels. 3: times of commits.
         FileKind::Manifest => 3,
-        FileKind::Wal | FileKind::Run | FileKind::Segment | FileKind::Keys | FileKind::Marks => 1,
+        _ => 1,
     }
 }
 
@@ -41,9 +49,23 @@ pub struct FileHeader {
 impl FileHeader {
     /// The block to write at the start of a log file of `kind`.
     pub(crate) fn encode(&self, kind: FileKind) -> Vec<u8> {
+        self.encode_as(kind, format_version(kind))
+    }
+
+    /// The block to write at the start of a file of the write-ahead log that may hold notes.
+    pub(crate) fn encode_annotated(&self) -> Vec<u8> {
+        self.encode_as(FileKind::Wal, ANNOTATED)
+    }
+
+    /// Whether the file that starts with the valid header `block` may hold notes.
+    pub(crate) fn is_annotated(block: &[u8]) -> bool {
+        read_u32(block, VERSION_AT) >= ANNOTATED
+    }
+
+    fn encode_as(&self, kind: FileKind, version: u32) -> Vec<u8> {
         let mut block = vec![0; HEADER_BYTES];
         block[..VERSION_AT].copy_from_slice(magic(kind));
-        block[VERSION_AT..VERSION_AT + 4].copy_from_slice(&format_version(kind).to_le_bytes());
+        block[VERSION_AT..VERSION_AT + 4].copy_from_slice(&version.to_le_bytes());
         block[DB_ID_AT..FILE_AT].copy_from_slice(&self.db_id);
         block[FILE_AT..FILE_AT + 8].copy_from_slice(&self.file.0.to_le_bytes());
         block[FIRST_LSN_AT..FIRST_LSN_AT + 8].copy_from_slice(&self.first_lsn.0.to_le_bytes());
@@ -71,7 +93,7 @@ impl FileHeader {
             return Err(corrupt(CHECKSUM_AT, "header checksum differs"));
         }
         let found = read_u32(block, VERSION_AT);
-        let supported = format_version(kind);
+        let supported = supported_version(kind);
         if found > supported {
             return Err(Error::NewerFormat { file: path.to_path_buf(), found, supported });
         }
@@ -91,6 +113,6 @@ impl FileHeader {
 fn magic(kind: FileKind) -> &'static [u8; 8] {
     match kind {
         FileKind::Manifest => b"STRATAMF",
-        FileKind::Wal | FileKind::Run | FileKind::Segment | FileKind::Keys | FileKind::Marks => b"STRATAWL",
+        _ => b"STRATAWL",
     }
 }

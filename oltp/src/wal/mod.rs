@@ -21,6 +21,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 pub mod header;
+pub mod pin;
 pub mod reader;
 pub mod record;
 mod segments;
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+pub use pin::ArchiveGate;
 pub use reader::{Place, ReplayReport, SegmentInfo, Tail, replay};
 pub use record::{Frame, RecordKind};
 pub use writer::Wal;

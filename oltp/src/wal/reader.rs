@@ -205,6 +205,8 @@ pub(crate) struct LogReader {
     pub(crate) header: FileHeader,
     pub(crate) path: PathBuf,
     pub(crate) file_bytes: u64,
+    /// Whether it may hold notes.
+    pub(crate) annotated: bool,
     kind: FileKind,
     file: Arc<dyn File>,
     identity: Identity,
@@ -225,7 +227,8 @@ impl LogReader {
         let mut block = vec![0; file_bytes.min(HEADER_BYTES as u64) as usize];
         file.read_at(0, &mut block).map_err(|error| Error::io("read", &path, error))?;
         let header = FileHeader::decode(&block, kind, id, &path)?;
-        LogReader::with_header(env, kind, path, header)
+        let annotated = FileHeader::is_annotated(&block);
+        Ok(LogReader { annotated, ..LogReader::with_header(env, kind, path, header)? })
     }
 
     /// A reader of a file whose own header is damaged, by what its header must have been.
@@ -233,7 +236,17 @@ impl LogReader {
         let file = env.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
         let file_bytes = file.len().map_err(|error| Error::io("measure", &path, error))?;
         let identity = Identity::new(kind, &header.db_id, header.file);
-        Ok(LogReader { header, path, file_bytes, kind, file, identity, window: Vec::new(), window_start: 0 })
+        Ok(LogReader {
+            header,
+            path,
+            file_bytes,
+            annotated: false,
+            kind,
+            file,
+            identity,
+            window: Vec::new(),
+            window_start: 0,
+        })
     }
 
     /// Forgets what was read, because the file may have grown or changed since.

@@ -35,6 +35,11 @@ pub enum RecordKind {
     CleanClose = 2,
     /// No payload: proves that everything before it was synced.
     Watermark = 3,
+    /// A note for whoever restores from an archive: the wall-clock time, in Unix milliseconds, before which everything up to
+    /// here was sequenced. Only in files of version 2.
+    Clock = 4,
+    /// A note: row ids of a table below a bound may have been given out. Only in files of version 2.
+    RowIds = 5,
     /// Manifest: edits that build the whole version from nothing; the first frame of each manifest.
     ManifestSnapshot = 16,
     /// Manifest: edits that take effect together.
@@ -49,6 +54,8 @@ impl RecordKind {
             1 => RecordKind::Commit,
             2 => RecordKind::CleanClose,
             3 => RecordKind::Watermark,
+            4 => RecordKind::Clock,
+            5 => RecordKind::RowIds,
             16 => RecordKind::ManifestSnapshot,
             17 => RecordKind::ManifestEdits,
             _ => return None,

@@ -14,6 +14,7 @@ use crate::file::{FileId, FileKind};
 use crate::seqno::SeqNo;
 use crate::sync::{Arc, Mutex};
 use crate::wal::header::{FileHeader, HEADER_BYTES};
+use crate::wal::pin::ArchiveGate;
 use crate::wal::reader::SegmentInfo;
 use crate::wal::record::{self, Identity};
 use crate::wal::writer::lock;
@@ -36,6 +37,10 @@ pub(crate) struct LogFolder {
     pub(crate) live: Mutex<VecDeque<SegmentInfo>>,
     /// Files ready for reuse.
     spares: Mutex<Vec<PathBuf>>,
+    /// The oldest file that each copy in progress needs.
+    pub(crate) pins: Mutex<Vec<FileId>>,
+    /// What an archive needs, if there is one. Its files may hold notes.
+    pub(crate) archived: Option<ArchiveGate>,
 }
 
 impl LogFolder {
@@ -45,9 +50,10 @@ impl LogFolder {
         db_id: DbId,
         options: WalOptions,
         next_file: FileAllocator,
+        archived: Option<ArchiveGate>,
     ) -> LogFolder {
-        let (live, spares) = (Mutex::default(), Mutex::default());
-        LogFolder { env, dir: dir.to_path_buf(), db_id, options, next_file, live, spares }
+        let (live, spares, pins) = (Mutex::default(), Mutex::default(), Mutex::default());
+        LogFolder { env, dir: dir.to_path_buf(), db_id, options, next_file, live, spares, pins, archived }
     }
 
     fn folder(&self) -> PathBuf {
@@ -135,7 +141,8 @@ impl LogFolder {
         };
         let failed = |action| move |error| Error::io(action, &FileKind::Wal.path(&self.dir, id), error);
         let file = self.env.open_log(&temporary, mode).map_err(failed("create"))?;
-        file.write_at(0, &header.encode(FileKind::Wal)).map_err(failed("write"))?;
+        let block = if self.archived.is_some() { header.encode_annotated() } else { header.encode(FileKind::Wal) };
+        file.write_at(0, &block).map_err(failed("write"))?;
         let mut file_bytes = file.len().map_err(failed("measure"))?;
         if mode == OpenMode::CreateNew {
             let target = self.options.fill_bytes.min(self.options.segment_bytes).max(file_bytes);

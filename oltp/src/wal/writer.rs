@@ -18,6 +18,7 @@ use crate::seqno::SeqNo;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::wal::header::HEADER_BYTES;
+use crate::wal::pin::{ArchiveGate, unpinned};
 use crate::wal::reader::{Place, ReplayReport, SegmentInfo, replay};
 use crate::wal::record::{self, Frame, PAYLOAD_BYTES_MAX, RecordKind};
 use crate::wal::segments::{LogFolder, LogTail};
@@ -29,14 +30,14 @@ const COPY_BYTES: usize = 1 << 20;
 
 /// The write-ahead log of an open database. All calls take `&self` and may come from any thread.
 pub struct Wal {
-    folder: Arc<LogFolder>,
+    pub(crate) folder: Arc<LogFolder>,
     queue: Mutex<Queue>,
     changed: Condvar,
     /// Copy of the tail's durable position, for reading without a lock.
     durable: AtomicU64,
     /// Taken only by the holder of the flush turn.
     tail: Mutex<LogTail>,
-    /// Held while files are copied, so that none is recycled meanwhile.
+    /// One release at a time.
     release: Mutex<()>,
     metrics: LogMetrics,
 }
@@ -81,12 +82,30 @@ impl Wal {
         next_file: FileAllocator,
         visit: &mut dyn FnMut(Place, &Frame<'_>) -> Result<()>,
     ) -> Result<(Wal, ReplayReport)> {
+        Wal::open_archived(env, dir, db_id, start, options, next_file, None, visit)
+    }
+
+    /// [`Wal::open`] for a log that is archived: files are kept as `gate` says, and take notes ([`Wal::note`]).
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    #[expect(clippy::too_many_arguments, reason = "one more than `open`, which most callers use")]
+    pub fn open_archived(
+        env: Arc<dyn Env>,
+        dir: &Path,
+        db_id: DbId,
+        start: Option<WalStart>,
+        options: WalOptions,
+        next_file: FileAllocator,
+        gate: Option<ArchiveGate>,
+        visit: &mut dyn FnMut(Place, &Frame<'_>) -> Result<()>,
+    ) -> Result<(Wal, ReplayReport)> {
         let wal_dir = dir.join("wal");
         env.create_dir_all(&wal_dir).map_err(|error| Error::io("create", &wal_dir, error))?;
         env.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
         let report = replay(env.as_ref(), dir, &db_id, start, visit)?;
         make_tail_durable(env.as_ref(), dir, &report)?;
-        let folder = Arc::new(LogFolder::new(env, dir, db_id, options, next_file));
+        let folder = Arc::new(LogFolder::new(env, dir, db_id, options, next_file, gate));
         folder.clean(start.map(|start| start.file))?;
         lock(&folder.live).extend(report.segments.iter().copied());
         let newest = report.segments.last().map(|info| info.file);
@@ -143,6 +162,25 @@ impl Wal {
         }
         assert!(kind != RecordKind::Commit || seqno > queue.last_seqno, "I2: commit numbers rise");
         Ok(queue.push(kind, seqno, parts))
+    }
+
+    /// Appends a note: a record that recovery has no use for, of the newest commit so far. Memory only, as
+    /// [`Wal::append`]; a log that is not archived takes none.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]; [`Error::Closed`].
+    pub fn note(&self, kind: RecordKind, payload: &[u8]) -> Result<()> {
+        if self.folder.archived.is_none() {
+            return Ok(());
+        }
+        let mut queue = lock(&self.queue);
+        queue.check()?;
+        if queue.is_closed {
+            return Err(Error::Closed);
+        }
+        let seqno = queue.last_seqno;
+        queue.push(kind, seqno, &[payload]);
+        Ok(())
     }
 
     /// Returns once everything below `lsn` is synced: by this call, or by another thread's that covers it.
@@ -299,13 +337,13 @@ impl Wal {
     }
 
     /// Where the log would start without the leading files whose records are all of commits at or below `seqno`;
-    /// `None` if no file can go. The newest file stays.
+    /// `None` if no file can go. The newest file stays, and so does what a copy in progress has pinned.
     ///
     /// The caller records the result in the manifest and only then calls [`Wal::release`].
     #[must_use]
     pub fn releasable(&self, seqno: SeqNo) -> Option<WalStart> {
         let live = lock(&self.folder.live);
-        let keep = oldest_needed(&live, seqno);
+        let keep = oldest_needed(&live, seqno).min(unpinned(&self.folder, &live));
         (keep > 0).then(|| WalStart { file: live[keep].file, lsn: live[keep].first_lsn })
     }
 
@@ -326,7 +364,10 @@ impl Wal {
                 }
             };
             // Forgotten first: should the rename fail, the next open removes the file as a leftover.
-            lock(&self.folder.live).pop_front();
+            let released = lock(&self.folder.live).pop_front();
+            if let (Some(gate), Some(info)) = (&self.folder.archived, released) {
+                gate.note_release(&info);
+            }
             self.folder.recycle(file)?;
         }
     }
@@ -338,28 +379,6 @@ impl Wal {
     /// [`Error::Io`].
     pub fn prepare_spare(&self) -> Result<bool> {
         self.folder.prepare_spare()
-    }
-
-    /// Copies the log's files into the database directory `dest`, up to `through`, which must be durable, and syncs
-    /// the copies. Copies and never links, because files are overwritten when they are recycled; none is meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn copy_to(&self, dest: &Path, through: Lsn) -> Result<()> {
-        assert!(through <= self.durable_lsn());
-        let _guard = lock(&self.release);
-        let env = self.folder.env.as_ref();
-        let wal_dir = dest.join("wal");
-        env.create_dir_all(&wal_dir).map_err(|error| Error::io("create", &wal_dir, error))?;
-        for info in self.segments() {
-            if info.first_lsn > through {
-                break;
-            }
-            let bytes = HEADER_BYTES as u64 + (info.end_lsn.min(through).0 - info.first_lsn.0);
-            let from = FileKind::Wal.path(&self.folder.dir, info.file);
-            copy_prefix(env, &from, &FileKind::Wal.path(dest, info.file), bytes)?;
-        }
-        env.sync_dir(&wal_dir).map_err(|error| Error::io("sync", &wal_dir, error))
     }
 
     /// Waits for or does the work until everything below `target` is flushed to `depth`.
@@ -501,19 +520,6 @@ fn make_tail_durable(env: &dyn Env, dir: &Path, report: &ReplayReport) -> Result
         offset += bytes.len() as u64;
     }
     file.sync().map_err(|error| Error::io("sync", &path, error))
-}
-
-fn copy_prefix(env: &dyn Env, from: &Path, to: &Path, bytes: u64) -> Result<()> {
-    let source = env.open(from, OpenMode::Read).map_err(|error| Error::io("open", from, error))?;
-    let copy = env.open(to, OpenMode::CreateNew).map_err(|error| Error::io("create", to, error))?;
-    let mut offset = 0;
-    while offset < bytes {
-        let mut part = vec![0; (bytes - offset).min(COPY_BYTES as u64) as usize];
-        source.read_at(offset, &mut part).map_err(|error| Error::io("read", from, error))?;
-        copy.write_at(offset, &part).map_err(|error| Error::io("write", to, error))?;
-        offset += part.len() as u64;
-    }
-    copy.sync().map_err(|error| Error::io("sync", to, error))
 }
 
 /// Locks a mutex whose data stays consistent even if a holder panicked.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+use crate::commit::Sequencer;
 use crate::compaction::gc::{GcOptions, Tombstones};
 use crate::compaction::job::{Outputs, merge_runs};
 use crate::db::{Db, Inner};
@@ -29,7 +30,11 @@ impl Db {
         for table in tables {
             self.inner.seal_memtable(table);
         }
-        while self.inner.flush_sealed()? {}
+        // What is sealed from here on is not waited for, or this would not end while somebody writes.
+        let through = self.inner.lock_sequencer().last;
+        while self.inner.has_sealed(through) {
+            self.inner.flush_sealed()?;
+        }
         while self.inner.seal_marks()? {}
         self.inner.release_log()
     }
@@ -74,6 +79,12 @@ impl Inner {
         self.views.install(tables, Arc::clone(&view.cold), Vec::new());
     }
 
+    /// Whether a sealed memtable holds a commit at or below `through`.
+    fn has_sealed(&self, through: SeqNo) -> bool {
+        let view = self.views.load();
+        view.tables.values().flat_map(|rows| &rows.sealed).any(|memtable| memtable.seqno_range().0 <= through)
+    }
+
     /// A table whose memtable should be flushed although it is not full.
     fn memtable_due(&self) -> Option<TableId> {
         let view = self.views.load();
@@ -81,8 +92,12 @@ impl Inner {
             return Some(table);
         }
         let filled = view.tables.iter().filter(|(_, rows)| !rows.active.is_empty());
-        if self.wal.live_bytes() > self.options.wal_bytes_max {
-            return filled.min_by_key(|(_, rows)| rows.active.seqno_range().0).map(|(table, _)| *table);
+        // Only the log that memtables hold back counts: flushing frees nothing of what a copy in progress has pinned.
+        let oldest = filled.clone().map(|(table, rows)| (rows.active.seqno_range().0, *table)).min();
+        if let Some((seqno, table)) = oldest
+            && self.wal.bytes_since(seqno) > self.options.wal_bytes_max
+        {
+            return Some(table);
         }
         let is_hybrid = |table| self.registered(table).is_some_and(|known| known.kind == StorageKind::Hybrid);
         filled
@@ -224,30 +239,32 @@ impl Inner {
     /// Frees log files whose every commit is flushed and whose every mark is sealed.
     pub(crate) fn release_log(&self) -> Result<()> {
         let _installing = self.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.manifest.version();
-        let through = {
-            let sequencer = self.lock_sequencer();
-            let view = self.views.load();
-            let mut through = sequencer.last;
-            let memtables = view.tables.values().flat_map(|rows| rows.memtables()).filter(|m| !m.is_empty());
-            for memtable in memtables {
-                through = through.min(SeqNo(memtable.seqno_range().0.0 - 1));
-            }
-            for job in &sequencer.jobs {
-                through = through.min(job.through);
-            }
-            for segment in version.segments() {
-                if sequencer.newest.get(&segment.table).is_some_and(|newest| *newest > segment.marks_through) {
-                    through = through.min(segment.marks_through);
-                }
-            }
-            through
-        };
+        let through = self.log_needless_through(&self.lock_sequencer());
         if let Some(start) = self.wal.releasable(through) {
             // With the log goes the record of the newest commit; the manifest takes it over.
             self.append_edits(&[Edit::LastSeqNo(through), Edit::WalReleased(start)])?;
             self.wal.release(start)?;
         }
         Ok(())
+    }
+
+    /// The newest commit up to which nobody needs the log: every row is flushed and every mark sealed. Under the lock that
+    /// guards installing.
+    pub(crate) fn log_needless_through(&self, sequencer: &Sequencer) -> SeqNo {
+        let view = self.views.load();
+        let mut through = sequencer.last;
+        let memtables = view.tables.values().flat_map(|rows| rows.memtables()).filter(|m| !m.is_empty());
+        for memtable in memtables {
+            through = through.min(SeqNo(memtable.seqno_range().0.0 - 1));
+        }
+        for job in &sequencer.jobs {
+            through = through.min(job.through);
+        }
+        for segment in self.manifest.version().segments() {
+            if sequencer.newest.get(&segment.table).is_some_and(|newest| *newest > segment.marks_through) {
+                through = through.min(segment.marks_through);
+            }
+        }
+        through
     }
 }

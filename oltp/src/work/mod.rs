@@ -135,6 +135,9 @@ impl Db {
             threads.push(self.spawn("strata-flush", POLL, Db::flush_step));
             threads.push(self.spawn("strata-convert", POLL, Db::convert_step));
             threads.push(self.spawn("strata-log", interval, Db::log_step));
+            if self.inner.archive.is_some() {
+                threads.push(self.spawn("strata-archive", POLL, Db::archive_step));
+            }
         }
     }
 
@@ -177,7 +180,7 @@ impl Db {
     /// # Errors
     /// Whatever the work met; it is not installed then and can be tried again.
     pub fn step(&self) -> Result<bool> {
-        Ok(self.flush_step()? || self.log_step()? || self.convert_step()?)
+        Ok(self.flush_step()? || self.log_step()? || self.convert_step()? || self.archive_step()?)
     }
 
     /// Makes every commit acknowledged so far durable, and lets a later reader prove that it was: without a record behind

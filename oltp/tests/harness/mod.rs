@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "test support; not every test uses all of it")]
 
+pub mod backup;
 pub mod crash;
 pub mod faults;
 pub mod gate;

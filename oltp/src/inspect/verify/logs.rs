@@ -141,7 +141,9 @@ fn frames(
                             Err((at, what)) => fault(offset + (FRAME_HEADER_BYTES + at) as u64, what),
                         }
                     }
-                    Some(RecordKind::CleanClose | RecordKind::Watermark) => facts.last = facts.last.max(frame.seqno),
+                    Some(RecordKind::CleanClose | RecordKind::Watermark | RecordKind::Clock | RecordKind::RowIds) => {
+                        facts.last = facts.last.max(frame.seqno);
+                    }
                     _ => fault(offset, "record of a kind that does not belong here"),
                 }
             }
