@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
+use crate::backup::{self, BackupCommand};
 use crate::directory;
 use crate::output::Format;
 use crate::progress::note;
@@ -71,6 +72,11 @@ enum Command {
         dir: PathBuf,
         /// A directory that does not exist yet
         dest: PathBuf,
+    },
+    /// Make, list, verify, prune and restore backups
+    Backup {
+        #[command(subcommand)]
+        command: BackupCommand,
     },
     /// Move all rows into segments, and rewrite segments with deletions
     Compact {
@@ -184,6 +190,7 @@ fn run(args: Args) -> Result<bool> {
             tools::wal_tail(&dir, follow, json).map(|()| true)
         }
         Command::Checkpoint { dir, dest } => directory::checkpoint(&dir, &dest, memory).map(|()| true),
+        Command::Backup { command } => backup::run(command, memory),
         Command::Compact { dir } => directory::compact(&dir, memory).map(|()| true),
     }
 }

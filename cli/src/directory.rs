@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use strata_sql::{Background, Engine, EngineOptions};
 
 /// Opens a directory that must already hold a database, with nothing running in the background.
-fn open_existing(dir: &Path, memory_bytes: u64) -> Result<Engine> {
+pub(crate) fn open_existing(dir: &Path, memory_bytes: u64) -> Result<Engine> {
     ensure!(dir.is_dir(), "there is no directory {}", dir.display());
     let options =
         EngineOptions { memory_budget_bytes: memory_bytes, background: Background::Manual, ..EngineOptions::default() };

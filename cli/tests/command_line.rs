@@ -60,6 +60,14 @@ fn rows_stay_in_a_directory() {
     assert!(error(&["checkpoint", "db", "copy"], &folder).contains("exists already"));
     let copy = ["sql", "--dir", "copy", "--format", "csv", "-c", "select count(*) as n from t"];
     assert_eq!(out(&copy, &folder), "n\n2\n");
+    assert!(out(&["backup", "create", "db", "backups"], &folder).starts_with("backup 1: commit "));
+    assert!(out(&["backup", "create", "db", "backups"], &folder).contains("0 files copied"));
+    assert_eq!(out(&["backup", "list", "backups"], &folder).lines().count(), 2);
+    assert!(out(&["backup", "verify", "backups"], &folder).contains(": 0 damaged"));
+    assert_eq!(out(&["backup", "prune", "backups", "--keep", "1"], &folder), "1 backups removed\n");
+    assert!(out(&["backup", "restore", "backups", "restored"], &folder).contains("from backup 2"));
+    let restored = ["sql", "--dir", "restored", "--format", "csv", "-c", "select * from t order by a"];
+    assert_eq!(out(&restored, &folder), "a,b\n1,one\n2,\n");
 }
 
 #[test]
