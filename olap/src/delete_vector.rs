@@ -107,6 +107,12 @@ impl Marks {
         hot.by_position.get(&position).copied()
     }
 
+    /// Whether the commit that superseded `position` is not known any more: it is one that every snapshot sees.
+    #[must_use]
+    pub fn is_settled(&self, position: u32) -> bool {
+        self.hot().settled.contains(position)
+    }
+
     /// Positions superseded at or below `at`. Shared between callers at the same state; cost of a miss is the number
     /// of marks since the nearest older answer, plus a copy of the bitmap.
     #[must_use]

@@ -285,7 +285,9 @@ impl OpenSegment for Opened {
 
 impl Opened {
     fn row(&self, position: u32, seqno: SeqNo) -> StoredRow {
-        StoredRow { position, seqno, mark: self.0.marks().mark_of(position) }
+        let marks = self.0.marks();
+        let mark = if marks.is_settled(position) { Some(seqno.next()) } else { marks.mark_of(position) };
+        StoredRow { position, seqno, mark }
     }
 }
 

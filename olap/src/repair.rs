@@ -126,7 +126,8 @@ fn loss(job: &SegmentRepair<'_>, effect: Effect, kind: FileKind, id: FileId, wha
     Loss { effect, kind, file, bytes: 0..u64::MAX, table, keys: None, rows: None, what: what.into() }
 }
 
-/// Sealed marks by position, and whether some may be missing.
+/// Sealed marks by position, and whether some may be missing. Where it is forgotten which commit superseded a row, the
+/// mark is 0.
 fn marks(
     job: &SegmentRepair<'_>,
     meta: Option<&SegmentMeta>,
@@ -145,7 +146,9 @@ fn marks(
             read_all(job.env.as_ref(), &path).and_then(|bytes| Contents::decode(&bytes, &path, id, job.segment, rows));
         match decoded {
             Ok(contents) => {
-                for (position, seqno) in contents.into_marks(Sealed::default()).all() {
+                let marks = contents.into_marks(Sealed::default());
+                for (position, seqno) in marks.all() {
+                    let seqno = if marks.is_settled(position) { SeqNo::ZERO } else { seqno };
                     let mark = found.entry(position).or_insert(seqno);
                     *mark = seqno.min(*mark);
                 }
@@ -250,7 +253,10 @@ impl Salvage<'_> {
                     for row in 0..group.rows.len() {
                         let position = base + row as u32;
                         let seqno = group.seqnos[row];
-                        let mark = self.marks.get(&position).copied().filter(|mark| *mark > seqno);
+                        let mark = match self.marks.get(&position).copied() {
+                            Some(SeqNo::ZERO) => Some(seqno.next()),
+                            known => known.filter(|mark| *mark > seqno),
+                        };
                         output.add(group.rows.key(row), group.rows.row(row), seqno, mark)?;
                     }
                     let end = group.rows.len() - 1;

@@ -94,7 +94,8 @@ pub struct StoredRow {
     pub position: u32,
     /// The commit that wrote it.
     pub seqno: SeqNo,
-    /// The commit that superseded it, as far as sealed marks know.
+    /// The commit that superseded it, as far as sealed marks know; where they have forgotten which, the earliest that it can
+    /// have been.
     pub mark: Option<SeqNo>,
 }
 
