@@ -215,7 +215,10 @@ fn storage(options: &ast::CreateTableOptions) -> Result<Storage> {
             return Err(Error::unsupported(format!("table option {option}")));
         };
         let value = match value {
-            ast::Expr::Value(value) => value.value.clone().into_string().unwrap_or_default(),
+            ast::Expr::Value(value) => match &value.value {
+                ast::Value::Number(digits, _) => digits.clone(),
+                other => other.clone().into_string().unwrap_or_default(),
+            },
             ast::Expr::Identifier(ident) => identifier(ident),
             other => other.to_string(),
         };
