@@ -25,7 +25,7 @@ pub struct Options {
     pub background_bytes_per_second_max: u64,
     /// Share of `memory_bytes_max` that the block cache may hold.
     pub block_cache_bytes_max: u64,
-    /// The log is kept below about this size by flushing the tables that pin its oldest part.
+    /// The log is kept below about this size and the file in use by flushing the tables that pin its oldest part.
     pub wal_bytes_max: u64,
     /// A hybrid table without a commit for this long has its memtable flushed, so that its tail can be converted.
     pub idle_flush_ms: u64,

@@ -12,6 +12,8 @@ use harness::{DIR, HYBRID, ROW, key, row, schema};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::mem::MemEnv;
+use strata_oltp::metrics::MetricValue;
+use strata_oltp::wal::WalOptions;
 use strata_oltp::{Db, Error, FileKind, Options};
 
 fn open(env: &Arc<dyn Env>, memory_bytes_max: u64) -> Db {
@@ -75,6 +77,29 @@ fn writers_flush_when_memory_is_short() {
     }
     earlier.commit(Durability::Durable).unwrap();
     assert_eq!(db.get(&schema(ROW), &key(ROW, 7)).unwrap(), Some(row(ROW, 7, 39)));
+}
+
+/// The log's bound may be below the size of one of its files, which stays however much is flushed: no reason to flush
+/// every few commits, which would leave more small runs than can ever be merged.
+#[test]
+fn a_small_bound_of_the_log_causes_no_storm_of_flushes() {
+    let env: Arc<dyn Env> = Arc::new(MemEnv::new());
+    let wal = WalOptions { segment_bytes: 100 << 10, ..WalOptions::default() };
+    let options = Options { wal_bytes_max: 10 << 10, wal, idle_flush_ms: u64::MAX, ..Options::default() };
+    let db = harness::open(&env, options, RowTier::make(&env, Path::new(DIR))).unwrap();
+    for id in 0..10_000 {
+        let mut transaction = db.begin().unwrap();
+        transaction.put(ROW, key(ROW, id), row(ROW, id, 1)).unwrap();
+        transaction.commit(Durability::Durable).unwrap();
+        while db.flush_step().unwrap() {}
+    }
+    let runs = db.live_files().into_iter().filter(|(kind, _)| *kind == FileKind::Run).count();
+    let metrics = db.metrics();
+    let log_bytes = metrics.iter().find(|metric| metric.name == "strata_log_bytes_total").unwrap().value;
+    let MetricValue::Counter(log_bytes) = log_bytes else { panic!("a counter") };
+    let filled = usize::try_from(log_bytes >> 10).unwrap() / 100;
+    assert!((filled / 2..=filled + 1).contains(&runs), "{runs} flushes for {filled} files of the log");
+    assert!(db.stats().wal_bytes < 250 << 10);
 }
 
 /// A transaction that cannot fit is told so before anybody else suffers.

@@ -39,12 +39,13 @@ impl Wal {
         LogPin { folder: Arc::clone(&self.folder), oldest }
     }
 
-    /// Bytes of the log from the file that holds commit `seqno` on: what flushing everything since would free, were
-    /// nothing pinned.
+    /// Bytes of the log from the file that holds commit `seqno` on, without the newest file, which always stays: what
+    /// flushing everything since would free, were nothing pinned.
     #[must_use]
     pub fn bytes_since(&self, seqno: SeqNo) -> u64 {
         let live = lock(&self.folder.live);
-        let needed = live.iter().skip_while(|info| info.newest_seqno < seqno);
+        let older = live.iter().take(live.len().saturating_sub(1));
+        let needed = older.skip_while(|info| info.newest_seqno < seqno);
         needed.map(|info| HEADER_BYTES as u64 + info.end_lsn.0 - info.first_lsn.0).sum()
     }
 }
