@@ -10,8 +10,8 @@ use crate::works::{Better, Figure, Unit};
 
 /// Who is measured.
 const OURS: &str = "strata";
-/// Shown and not counted as a peer: no engine, only what none can exceed.
-const BOUND: &str = "disk";
+/// Shown and not counted as peers: no engines, only what none can exceed.
+const BOUNDS: [&str; 2] = ["disk", "processor"];
 
 /// The figures of one line: which work, which aspect of it.
 struct Line {
@@ -92,7 +92,7 @@ impl Line {
     }
 
     fn peers(&self) -> BTreeMap<&'static str, f64> {
-        let engines = self.values.iter().filter(|(name, _)| ![OURS, BOUND].contains(*name));
+        let engines = self.values.iter().filter(|(name, _)| **name != OURS && !BOUNDS.contains(*name));
         engines.map(|(name, values)| (*name, median(values))).collect()
     }
 
@@ -125,8 +125,10 @@ impl Line {
             "rounds": self.values.values().map(Vec::len).max(),
             "left_out": left_out,
         });
-        if let Some(bound) = self.values.get(BOUND) {
-            entry["disk"] = json!(median(bound));
+        for name in BOUNDS {
+            if let Some(bound) = self.values.get(name) {
+                entry[name] = json!(median(bound));
+            }
         }
         entry
     }
@@ -143,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn the_best_peer_counts_and_the_disk_does_not() {
-        let rates = line(PER_SECOND, &[(OURS, &[30.0, 10.0, 20.0]), ("a", &[5.0]), ("b", &[10.0]), (BOUND, &[1000.0])]);
+    fn the_best_peer_counts_and_a_bound_does_not() {
+        let rates = line(PER_SECOND, &[(OURS, &[30.0, 10.0, 20.0]), ("a", &[5.0]), ("b", &[10.0]), (BOUNDS[0], &[1000.0])]);
         assert_eq!(rates.best_ratio(), Some(2.0));
         let entry = rates.entry(&["c"]);
         assert_eq!(entry["strata"], json!(20.0));

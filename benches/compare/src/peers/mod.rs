@@ -7,6 +7,7 @@ mod db_bench;
 mod disk;
 mod fjall;
 mod postgresql;
+mod processor;
 mod redb;
 mod rocksdb;
 mod sqlite;
@@ -127,5 +128,6 @@ pub fn all() -> Vec<Box<dyn Peer>> {
         Box::new(sqlite::Sqlite),
         Box::new(postgresql::PostgreSql),
         Box::new(disk::Disk),
+        Box::new(processor::Processor),
     ]
 }
