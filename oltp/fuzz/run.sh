@@ -1,9 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Runs the fuzz targets, each for a while, and adds what was done to benches/results/fuzz.json. Stop it at any time: a target
 # counts when it has ended, and its corpus stays, so that the next run goes on from there.
 #
 #   oltp/fuzz/run.sh [seconds each, 3600] [target…]
 #
+# An hour of a target is an hour of processor time, cpu_seconds; seconds are those of the clock.
 # Needs a nightly compiler. The packages are oltp/fuzz and olap/fuzz; corpora are made from nothing under target/fuzz.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -28,15 +29,17 @@ for package in oltp olap; do
         corpus=$build/corpus/$target
         mkdir -p "$corpus" "$build/findings/$target"
         log=$build/$target.log
-        begun=$(date +%s)
+        begun=$SECONDS
         finding=null
-        "$build/$triple/release/$target" "$corpus" -max_total_time="$each" -max_len=4096 -timeout=10 \
-            -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$build/findings/$target/" >"$log" 2>&1 ||
+        TIMEFORMAT=%U
+        { time "$build/$triple/release/$target" "$corpus" -max_total_time="$each" -max_len=4096 -timeout=10 \
+            -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$build/findings/$target/" >"$log" 2>&1; } 2>"$log.cpu" ||
             { finding="\"$(ls -t "$build/findings/$target" | head -1)\"" && failed=1; }
-        seconds=$(($(date +%s) - begun))
+        seconds=$((SECONDS - begun))
+        cpu=$(cut -d. -f1 "$log.cpu")
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         inputs=$(ls "$corpus" | wc -l)
-        row="{\"target\": \"$target\", \"commit\": \"$commit\", \"changed_files\": $changed, \"seconds\": $seconds"
+        row="{\"target\": \"$target\", \"commit\": \"$commit\", \"changed_files\": $changed, \"seconds\": $seconds, \"cpu_seconds\": $cpu"
         row="$row, \"executions\": ${runs:-0}, \"corpus_inputs\": $inputs, \"finding\": $finding}"
         echo "$row"
         # One line for each run of a target; the list is put together again with every line.
