@@ -43,6 +43,14 @@ impl<T> Flights<T> {
         result
     }
 
+    /// How many wait for what another thread reads at `id`.
+    #[cfg(test)]
+    pub fn waiting(&self, id: (FileId, u64)) -> usize {
+        let flying = self.stripe(id);
+        // One reference is the list's, one the reader's.
+        flying.iter().find(|(other, _)| *other == id).map_or(0, |(_, flight)| Arc::strong_count(flight) - 2)
+    }
+
     fn join(&self, id: (FileId, u64)) -> Flight<T> {
         let mut flying = self.stripe(id);
         if let Some((_, flight)) = flying.iter().find(|(other, _)| *other == id) {

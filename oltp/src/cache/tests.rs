@@ -89,7 +89,7 @@ fn what_comes_back_soon_stays_the_second_time() {
     (0..110).for_each(|at| _ = fixture.read(at));
     assert!(!fixture.read(0), "the first ones had to go");
     // Read again, it went to the main queue: what passes through the small one does not touch it.
-    (200..290).for_each(|at| _ = fixture.read(at));
+    (200..400).for_each(|at| _ = fixture.read(at));
     assert!(fixture.read(0));
 }
 
@@ -114,6 +114,9 @@ fn data_blocks_do_not_drive_out_index_partitions() {
     assert!(root.child(0).is_some());
     assert_eq!(cache.used_bytes(), 0);
     drop(leaf);
+    let other = Arc::new(self::leaf(5, 1));
+    cache.keep_block(FILE, &other, 1, block(1));
+    assert!(root.child(0).is_some() && other.child(1).is_none(), "a block that takes a partition's room");
     let rest = budget.reserve("query", metadata).unwrap();
     assert!(root.child(0).is_none());
     // And a block finds no room, which is no error.
@@ -168,6 +171,34 @@ fn of_many_who_miss_one_reads() {
     assert_eq!(reads.swap(0, Ordering::SeqCst), 4);
     assert_eq!(everybody(false), [Some(5000); 4]);
     assert_eq!(reads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_block_that_nobody_keeps_is_shared_all_the_same() {
+    let fixture = Fixture::new(1 << 30, 0);
+    let (reads, waiting) = (AtomicUsize::new(0), Barrier::new(2));
+    std::thread::scope(|scope| {
+        let second = || {
+            waiting.wait();
+            fixture.cache.read_block((FILE, 0), || {
+                reads.fetch_add(1, Ordering::SeqCst);
+                Ok(Arc::new(block(0)))
+            })
+        };
+        let mut reader = None;
+        let first = fixture.cache.read_block((FILE, 0), || {
+            reader = Some(scope.spawn(second));
+            waiting.wait();
+            // The second holds a reference to this flight once it waits for it.
+            let flights = &fixture.cache.store.as_ref().unwrap().blocks.flights;
+            while flights.waiting((FILE, 0)) == 0 {
+                std::thread::yield_now();
+            }
+            Ok(Arc::new(block(0)))
+        });
+        assert!(Arc::ptr_eq(&first.unwrap(), &reader.unwrap().join().unwrap().unwrap()));
+    });
+    assert_eq!(reads.load(Ordering::SeqCst), 0);
 }
 
 #[test]
