@@ -28,6 +28,16 @@ pub enum OpenMode {
     CreateNew,
 }
 
+/// How a file is going to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Large pieces, or one after the other: the system may read on behind what it is asked for.
+    InOrder,
+    /// Small pieces at random places: the system reads no more than it is asked for. Who reads a part of such a file in
+    /// order says so with [`File::will_read`].
+    Random,
+}
+
 /// Files, clock and randomness, as the database sees them. Every call may block.
 ///
 /// A new, renamed or removed name survives power loss only after [`Env::sync_dir`] of its folder; bytes survive only
@@ -38,6 +48,14 @@ pub trait Env: Send + Sync + Debug + 'static {
     /// # Errors
     /// `NotFound`, `AlreadyExists` (by mode) or whatever the operating system says.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// As [`Env::open`] for reading, for a file of the database that never changes (I4) and keeps its name for as long as it
+    /// is read.
+    ///
+    /// # Errors
+    /// As [`Env::open`].
+    fn open_immutable(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
+        self.open(path, OpenMode::Read)
+    }
     /// As [`Env::open`], for a file that grows by small pieces, each synced at once. What nobody has written yet may turn to
     /// zeros up to 4 KiB behind the end of a piece.
     ///
@@ -103,6 +121,9 @@ pub trait File: Send + Sync + Debug {
     /// # Errors
     /// `UnexpectedEof` if the file ends within the range.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Says that these bytes will be read soon, so that they may be on their way meanwhile. Any range will do, also one
+    /// beyond the end; what comes of it is the system's business.
+    fn will_read(&self, _offset: u64, _bytes: u64) {}
     /// Writes all of `bytes` at `offset`, growing the file if needed.
     ///
     /// # Errors

@@ -188,6 +188,10 @@ impl ReadAhead {
         if read.is_err() {
             self.bytes.clear();
         }
+        // Who has come this far goes on: the next piece is on its way while this one is worked on.
+        if self.next_bytes == READ_AHEAD_BYTES_MAX {
+            run.file().will_read(handle.offset + bytes as u64, READ_AHEAD_BYTES_MAX as u64);
+        }
         read.map_err(|e| Error::io("read", run.path(), e))
     }
 }

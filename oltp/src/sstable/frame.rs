@@ -4,6 +4,8 @@
 //! put in the wrong place is as wrong as a damaged one. Everything is verified before it is decompressed, and no
 //! length is believed before it was compared with a bound.
 
+use std::cell::RefCell;
+
 use lz4_flex::block::CompressTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -117,11 +119,27 @@ pub fn open(stored: &[u8], id: FileId, offset: u64) -> Result<Vec<u8>, Damage> {
         }
         TAG_ZSTD => {
             let mut raw = vec![0; raw_bytes];
-            let written = zstd::bulk::decompress_to_buffer(payload, &mut raw[..]).ok();
+            let written = decompress_zstd(payload, &mut raw);
             expect_length(raw, written)
         }
         _ => Err(Damage { at: payload.len(), what: "unknown compression" }),
     }
+}
+
+thread_local! {
+    /// Making one costs as much as a read from a fast disk: it clears some 100 KB.
+    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Number of bytes that `payload` had before compression, now in `raw`; `None` if it does not decompress into that.
+fn decompress_zstd(payload: &[u8], raw: &mut [u8]) -> Option<usize> {
+    ZSTD.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new().ok()?),
+        };
+        decompressor.decompress_to_buffer(payload, raw).ok()
+    })
 }
 
 fn expect_length(raw: Vec<u8>, written: Option<usize>) -> Result<Vec<u8>, Damage> {

@@ -20,7 +20,7 @@ use super::varint::Damage;
 use super::{FORMAT_VERSION, verify};
 use crate::cache::slot::Held;
 use crate::cache::{BlockCache, Charge};
-use crate::env::{Env, File, OpenMode};
+use crate::env::{Access, Env, File};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::iter::VersionKind;
@@ -54,7 +54,7 @@ impl Run {
     /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::Io`].
     pub fn open(env: &Arc<dyn Env>, dir: &Path, meta: &RunMeta, cache: Arc<BlockCache>) -> Result<Arc<Run>> {
         let path = FileKind::Run.path(dir, meta.run);
-        let file = env.open(&path, OpenMode::Read).map_err(|e| Error::io("open", &path, e))?;
+        let file = env.open_immutable(&path, Access::Random).map_err(|e| Error::io("open", &path, e))?;
         let bytes = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
         if bytes != meta.file_bytes || bytes < FOOTER_BYTES as u64 {
             return Err(Error::corrupt(FileKind::Run, &path, bytes, "file length disagrees with the manifest"));
@@ -359,3 +359,6 @@ fn check_meta(properties: &Properties, meta: &RunMeta) -> Result<(), Damage> {
         && properties.key_max == meta.key_max;
     if agree { Ok(()) } else { Err(Damage { at: 0, what: "properties disagree with the manifest" }) }
 }
+
+#[cfg(test)]
+mod tests;

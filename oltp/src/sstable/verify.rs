@@ -30,6 +30,9 @@ pub fn verify(run: &Run) -> Result<()> {
             return Err(at("data blocks do not follow each other"));
         }
         data_end += u64::from(handle.bytes);
+        if handle.offset / PIECE_BYTES as u64 != data_end / PIECE_BYTES as u64 {
+            run.file().will_read(data_end, 2 * PIECE_BYTES as u64);
+        }
         // Straight from the file: the point is what the device holds, not what a cache remembers.
         let mut stored = vec![0; handle.bytes as usize];
         run.file().read_at(handle.offset, &mut stored).map_err(|e| Error::io("read", run.path(), e))?;
@@ -56,6 +59,7 @@ fn check_file(run: &Run) -> Result<()> {
     let mut offset = 0;
     while offset < bytes {
         let rest = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        run.file().will_read(offset + rest as u64, PIECE_BYTES as u64);
         run.file().read_at(offset, &mut piece[..rest]).map_err(|e| Error::io("read", run.path(), e))?;
         checksum.update(&piece[..rest]);
         offset += rest as u64;
