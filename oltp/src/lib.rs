@@ -68,6 +68,6 @@ extern crate self as strata_oltp;
 pub mod scenarios;
 
 /// Decoders for the fuzzers.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[path = "../fuzz/src/decoders.rs"]
 pub mod decoders;

@@ -1,5 +1,5 @@
 //! Decoders that the crate keeps to itself, as functions from any bytes: what is accepted must be consistent, and nothing
-//! may panic. Part of the library only under `cfg(fuzzing)`.
+//! may panic. Part of the library only under `cfg(fuzzing)` and of its tests, so that they keep compiling.
 //!
 //! Where a checksum guards the bytes, it is made right first: a fuzzer that must guess it would test nothing else.
 #![allow(missing_docs, clippy::unwrap_used, clippy::missing_panics_doc, reason = "a fuzz target panics")]
@@ -117,13 +117,15 @@ fn walk(block: &Arc<Block>, mut visit: impl FnMut(&BlockCursor)) {
         if count < 16 {
             let mut other = BlockCursor::new(Arc::clone(block));
             let _ = other.seek(&key, seqno);
-            let _ = other.probe(&key, filter::key_hash(&key), seqno);
+            let _ = block.find(&key, filter::key_hash(&key), seqno);
+            let _ = block.check_paths(count as u32 - 1, 0, filter::key_hash(&key));
         }
     }
     let mut cursor = BlockCursor::new(Arc::clone(block));
     let _ = cursor.seek(b"", SeqNo::MAX);
     let _ = cursor.seek(&[0xff; 9], SeqNo::ZERO);
-    let _ = cursor.probe(b"k", filter::key_hash(b"k"), SeqNo::MAX);
+    let _ = block.find(b"k", filter::key_hash(b"k"), SeqNo::MAX);
+    let _ = block.find(&[0xff; 9], filter::key_hash(&[0xff; 9]), SeqNo::ZERO);
 }
 
 /// A data block.
@@ -185,4 +187,49 @@ pub fn properties(input: &[u8]) {
     let again = Properties::decode(&bytes).expect("what was encoded is read");
     assert_eq!(again.encode(), bytes);
     assert_eq!((again.key_min, again.key_max), (properties.key_min, properties.key_max));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iter::VersionKind;
+    use crate::sstable::block::BlockBuilder;
+
+    const TARGETS: [fn(&[u8]); 10] =
+        [manifest, commit_record, log_frame, file_header, stored_block, block, index, filter, footer, properties];
+
+    /// Something for each target to start from: two edits of the manifest, a block, and nothing much.
+    fn seeds() -> Vec<Vec<u8>> {
+        let edits = [crate::manifest::Edit::LastSeqNo(SeqNo(9)), crate::manifest::Edit::NextFile(FileId(3))];
+        let mut builder = BlockBuilder::new(4);
+        for number in 0_u8..30 {
+            let key = [0, 0, 0, 7, 0, 1, number];
+            let shared = if number == 0 { 0 } else { 6 };
+            let hash = Some(filter::key_hash(&key));
+            builder.add(&key, shared, SeqNo(9), VersionKind::Put, &[number; 5], hash);
+        }
+        let mut block = Vec::new();
+        builder.finish_into(&mut block);
+        vec![encode_edits(&edits), block, vec![0; 120], (0..=255).collect()]
+    }
+
+    /// A glimpse of what the fuzzers do for hours.
+    #[test]
+    fn damaged_bytes_make_no_decoder_panic() {
+        let mut state = 1_u64;
+        let mut random = |bound: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % bound
+        };
+        for _ in 0..500 {
+            for mut input in seeds() {
+                for _ in 0..random(6) {
+                    let at = random(input.len());
+                    input[at] = [0, 1, 0x7f, 0xff, random(256) as u8][random(5)];
+                }
+                input.truncate(input.len() - random(2) * random(input.len()));
+                TARGETS.iter().for_each(|target| target(&input));
+            }
+        }
+    }
 }
