@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
+/// Largest number that a name is believed to have: behind it there must be room for all that will be given out.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:010}", self.0)
@@ -57,23 +60,34 @@ impl FileKind {
         }
     }
 
-    /// The kind and number that a file name stands for, or `None` for a name that is not ours.
+    /// The kind and number that a file name stands for, or `None` for a name that is not ours: any other spelling of a
+    /// number than [`FileKind::path`] gives it would stand for a file that is not there.
     #[must_use]
     pub fn parse(name: &str) -> Option<(FileKind, FileId)> {
-        if let Some(number) = name.strip_prefix("manifest-") {
-            return Some((FileKind::Manifest, FileId(number.parse().ok()?)));
-        }
-        let (stem, extension) = name.rsplit_once('.')?;
-        let kind = match extension {
-            "wal" => FileKind::Wal,
-            "run" => FileKind::Run,
-            "parquet" => FileKind::Segment,
-            "keys" => FileKind::Keys,
-            "marks" => FileKind::Marks,
-            "backup" => FileKind::Backup,
-            _ => return None,
+        let (kind, number) = match name.strip_prefix("manifest-") {
+            Some(number) => (FileKind::Manifest, number),
+            None => {
+                let (stem, extension) = name.rsplit_once('.')?;
+                let kind = match extension {
+                    "wal" => FileKind::Wal,
+                    "run" => FileKind::Run,
+                    "parquet" => FileKind::Segment,
+                    "keys" => FileKind::Keys,
+                    "marks" => FileKind::Marks,
+                    "backup" => FileKind::Backup,
+                    _ => return None,
+                };
+                (kind, stem)
+            }
         };
-        Some((kind, FileId(stem.parse().ok()?)))
+        let id = FileId(number.parse().ok().filter(|id| *id <= NUMBER_MAX)?);
+        (id.to_string() == number).then_some((kind, id))
+    }
+
+    /// [`FileKind::parse`] for a name found in `folder` of the database directory `dir`: a file of ours that was put into
+    /// another folder than its own is not ours there, or its twin in the right one would be taken for it.
+    pub(crate) fn parse_in(dir: &Path, folder: &Path, name: &str) -> Option<(FileKind, FileId)> {
+        FileKind::parse(name).filter(|(kind, id)| kind.path(dir, *id).parent() == Some(folder))
     }
 }
 
@@ -88,5 +102,30 @@ impl fmt::Display for FileKind {
             FileKind::Marks => "deletion vector",
             FileKind::Backup => "backup",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_spelling_of_a_name_is_ours() {
+        let dir = Path::new("/db");
+        for kind in
+            [FileKind::Manifest, FileKind::Wal, FileKind::Run, FileKind::Segment, FileKind::Keys, FileKind::Marks]
+        {
+            for id in [FileId(1), FileId(12_345_678_901), FileId(NUMBER_MAX)] {
+                let path = kind.path(dir, id);
+                let name = path.file_name().and_then(|name| name.to_str()).expect("it has one");
+                assert_eq!(FileKind::parse(name), Some((kind, id)));
+                let is_home = |folder: &str| FileKind::parse_in(dir, Path::new(folder), name).is_some();
+                let homes = ["/db", "/db/wal", "/db/runs", "/db/segments"].into_iter().filter(|at| is_home(at));
+                assert_eq!(homes.collect::<Vec<_>>(), [path.parent().and_then(Path::to_str).expect("it has one")]);
+            }
+        }
+        let foreign =
+            ["1.run", "+000000001.run", "00000000001.run", "manifest-1", "18446744073709551615.wal", "0000000001"];
+        assert!(foreign.iter().all(|name| FileKind::parse(name).is_none()));
     }
 }

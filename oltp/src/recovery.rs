@@ -31,7 +31,7 @@ use crate::txn::as_of;
 use crate::txn::conflict::{RecentCommits, Room};
 use crate::txn::snapshot::Snapshots;
 use crate::view::{TableRows, Views};
-use crate::wal::{Frame, Place, RecordKind, Wal};
+use crate::wal::{Frame, Place, RecordKind, ReplayReport, Wal};
 use crate::work::Work;
 
 /// Logged versions are collected and sorted before they enter memtables, so many bytes of them at a time, or a smaller
@@ -57,7 +57,7 @@ pub(crate) fn open(
     let block_cache = BlockCache::new(&budget, options.block_cache_bytes_max)?;
     let mut tables = open_runs(&env, dir, &version, &block_cache)?;
     let cold_view = cold.restore(&version.segments())?;
-
+    let archive = options.archive.clone().map(|options| Archive::new(Arc::clone(&env), options, &manifest.db_id()));
     let mut replay = Replay {
         version: &version,
         cold: cold.as_ref(),
@@ -69,24 +69,9 @@ pub(crate) fn open(
         dir,
         collected: Collected::new(&budget)?,
     };
-    let archive = options.archive.clone().map(|options| Archive::new(Arc::clone(&env), options, &manifest.db_id()));
-    let (wal, report) = Wal::open_archived(
-        Arc::clone(&env),
-        dir,
-        manifest.db_id(),
-        version.wal_start,
-        options.wal.clone(),
-        manifest.file_allocator(),
-        archive.as_ref().map(|archive| archive.gate().clone()),
-        &mut |place, frame| replay.frame(place, frame),
-    )?;
-    replay.restore();
+    let (wal, report) = open_log(&env, &options, &manifest, archive.as_ref(), &mut replay)?;
     let newest = std::mem::take(&mut replay.newest);
     drop(replay);
-    if version.wal_start.is_none() {
-        // From now on a missing first log file is noticed.
-        manifest.append(&[Edit::WalReleased(wal.start())])?;
-    }
     let recent_room = Room::new(&budget, options.recent_commits_bytes_max)?;
     let last = report.last_seqno.max(version.last_seqno);
     let now_ms = u64::try_from(env.wall_clock().as_millis()).unwrap_or(u64::MAX);
@@ -122,6 +107,33 @@ pub(crate) fn open(
     })
 }
 
+/// Opens the log behind its end, with all that is in it given to `replay`.
+fn open_log(
+    env: &Arc<dyn Env>,
+    options: &Options,
+    manifest: &Manifest,
+    archive: Option<&Archive>,
+    replay: &mut Replay<'_>,
+) -> Result<(Wal, ReplayReport)> {
+    let start = replay.version.wal_start;
+    let (wal, report) = Wal::open_archived(
+        Arc::clone(env),
+        replay.dir,
+        manifest.db_id(),
+        start,
+        options.wal.clone(),
+        manifest.file_allocator(),
+        archive.map(|archive| archive.gate().clone()),
+        &mut |place, frame| replay.frame(place, frame),
+    )?;
+    replay.restore();
+    if start.is_none() {
+        // From now on a missing first log file is noticed.
+        manifest.append(&[Edit::WalReleased(wal.start())])?;
+    }
+    Ok((wal, report))
+}
+
 /// After a recovery that filled whole memtables: flushes them, so that repeated crashes do not pile up memory.
 pub(crate) fn settle(inner: &Inner) -> Result<()> {
     while inner.flush_sealed()? {}
@@ -141,11 +153,6 @@ fn prepare_directory(env: &dyn Env, dir: &Path) -> Result<Box<dyn FileLock>> {
     }
     env.sync_dir(dir).map_err(|e| Error::io("sync folder", dir, e))?;
     Ok(lock)
-}
-
-fn list(env: &dyn Env, folder: &Path) -> Result<Vec<(FileKind, FileId)>> {
-    let names = env.list(folder).map_err(|e| Error::io("list", folder, e))?;
-    Ok(names.iter().filter_map(|name| FileKind::parse(name)).collect())
 }
 
 fn open_runs(
@@ -257,11 +264,10 @@ impl Replay<'_> {
 fn remove_orphans(env: &dyn Env, dir: &Path, version: &Version) -> Result<()> {
     let live: HashSet<(FileKind, FileId)> = version.files().into_iter().collect();
     for folder in ["runs", "segments"].map(|folder| dir.join(folder)) {
-        let orphans: Vec<PathBuf> = list(env, &folder)?
-            .into_iter()
-            .filter(|file| !live.contains(file))
-            .map(|(kind, id)| kind.path(dir, id))
-            .collect();
+        let names = env.list(&folder).map_err(|e| Error::io("list", &folder, e))?;
+        let ours = names.iter().filter_map(|name| FileKind::parse_in(dir, &folder, name));
+        let orphans: Vec<PathBuf> =
+            ours.filter(|file| !live.contains(file)).map(|(kind, id)| kind.path(dir, id)).collect();
         for orphan in &orphans {
             env.remove(orphan).map_err(|e| Error::io("remove", orphan, e))?;
         }

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use harness::row_tier::RowTier;
-use harness::{DIR, HYBRID, ROW, contents, key, register, row};
+use harness::{DIR, HYBRID, ROW, SHORT_LIVED, contents, key, register, row};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
-use strata_oltp::env::sim::SimEnv;
+use strata_oltp::env::sim::{PowerLoss, SimEnv};
 use strata_oltp::event::{Event, Listener};
+use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, MemoryBudget, Options, Snapshot, TableId};
 
 fn open(env: &SimEnv, listener: Option<Arc<dyn Listener>>) -> Db {
@@ -105,4 +106,50 @@ fn compaction_ends_while_somebody_writes() {
     let snapshot = db.snapshot();
     assert_eq!(contents(&snapshot, HYBRID).len(), 3);
     assert_eq!(snapshot.view().cold().segments(HYBRID).len(), 1, "what was there at the call is in a segment");
+}
+
+/// Files that somebody put into the wrong folder, or under a number in another spelling, are not ours: opening removes
+/// neither them nor the live files whose names they have.
+#[test]
+fn misplaced_files_are_left_alone() {
+    let env = SimEnv::new(9);
+    let db = open(&env, None);
+    flush_rows(&db, HYBRID, 1);
+    db.close().unwrap();
+    for (path, _) in env.files() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        for folder in ["wal", "runs", "segments"] {
+            let other = Path::new(DIR).join(folder).join(name);
+            if name != "LOCK" && env.read_file(&other).is_err() {
+                env.write_file(&other, &env.read_file(&path).unwrap()).unwrap();
+            }
+        }
+    }
+    let strangers = ["runs/3.run", "runs/+000000001.run", "wal/1.wal", "manifest-7", "wal/18446744073709551615.wal"];
+    strangers.iter().for_each(|name| env.write_file(&Path::new(DIR).join(name), b"mine").unwrap());
+    for _ in 0..2 {
+        let db = open(&env, None);
+        assert_eq!(contents(&db.snapshot(), HYBRID).len(), 3);
+        db.close().unwrap();
+    }
+    assert!(strangers.iter().all(|name| env.read_file(&Path::new(DIR).join(name)).unwrap() == b"mine"));
+}
+
+/// A drop is in the manifest only after all that was committed before it is durable: who drops has taken the catalog entry
+/// away just before, and a table whose entry comes back must not have lost its rows. Its files go at once.
+#[test]
+fn a_drop_comes_after_what_was_committed_before_it() {
+    let env = SimEnv::new(10);
+    let db = open(&env, None);
+    db.register_table(harness::schema(SHORT_LIVED), StorageKind::Hybrid);
+    flush_rows(&db, SHORT_LIVED, 1);
+    let mut transaction = db.begin().unwrap();
+    transaction.put(ROW, key(ROW, 1), row(ROW, 1, 1)).unwrap();
+    transaction.commit(Durability::Buffered).unwrap();
+    db.drop_table(SHORT_LIVED).unwrap();
+    assert_eq!(files(&env, "run"), Vec::<PathBuf>::new());
+    drop(db);
+    let db = open(&env.reboot(PowerLoss::DropUnsynced), None);
+    assert_eq!(contents(&db.snapshot(), ROW).len(), 1);
+    assert!(db.version().table(SHORT_LIVED).is_none());
 }

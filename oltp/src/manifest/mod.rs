@@ -355,8 +355,9 @@ fn list_manifests(env: &dyn Env, dir: &Path) -> Result<Vec<FileId>> {
 /// [`Error::Io`].
 pub fn list_files(env: &dyn Env, dir: &Path) -> Result<Vec<(FileKind, FileId)>> {
     let mut files = Vec::new();
-    for folder in ["wal", "runs", "segments"] {
-        files.extend(list_names(env, &dir.join(folder))?.iter().filter_map(|name| FileKind::parse(name)));
+    for folder in ["wal", "runs", "segments"].map(|folder| dir.join(folder)) {
+        let names = list_names(env, &folder)?;
+        files.extend(names.iter().filter_map(|name| FileKind::parse_in(dir, &folder, name)));
     }
     Ok(files)
 }
