@@ -14,8 +14,11 @@ use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::{PowerLoss, SimEnv};
 use strata_oltp::inspect::{Verification, verify};
-use strata_oltp::manifest::{Edit, Manifest};
-use strata_oltp::{Db, Error, FileKind, Options};
+use strata_oltp::iter::VersionKind;
+use strata_oltp::manifest::{Edit, Manifest, RunMeta};
+use strata_oltp::sstable::{RunOptions, RunWriter};
+use strata_oltp::wal::{RecordKind, Wal, WalOptions};
+use strata_oltp::{Db, Error, FileId, FileKind, Options, SeqNo};
 
 fn open(env: &SimEnv) -> Db {
     let env: Arc<dyn Env> = Arc::new(env.clone());
@@ -132,6 +135,38 @@ fn every_kind_of_damage_is_a_fault_that_names_the_file() {
     assert_eq!(check(&env).faults, []);
 }
 
+/// Commits that are written in one go prove nothing about each other; the one behind them proves all. Whatever damage an
+/// open refuses, `verify` says.
+#[test]
+fn damage_within_a_group_of_commits_is_named() {
+    let env = SimEnv::new(7);
+    let shared: Arc<dyn Env> = Arc::new(env.clone());
+    let options = Options { wal: WalOptions { fill_bytes: 0, ..WalOptions::default() }, ..Options::default() };
+    let open = |shared: &Arc<dyn Env>| harness::open(shared, options.clone(), RowTier::make(shared, Path::new(DIR)));
+    let db = open(&shared).unwrap();
+    for nth in 0..9 {
+        let mut transaction = db.begin().unwrap();
+        transaction.put(ROW, key(ROW, nth), row(ROW, nth, 1)).unwrap();
+        let durability = if nth % 3 == 2 { Durability::Durable } else { Durability::Buffered };
+        transaction.commit(durability).unwrap();
+    }
+    drop(db);
+    let log = files(&env).into_iter().find(|(kind, ..)| *kind == FileKind::Wal).unwrap().1;
+    let (mut refused, bytes) = (0, env.read_file(&log).unwrap());
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    for offset in (4096..used).step_by(24) {
+        let env = env.reboot(PowerLoss::KeepAll);
+        env.corrupt(&log, offset, 1).unwrap();
+        let faults = check(&env).faults;
+        let shared: Arc<dyn Env> = Arc::new(env.clone());
+        if let Err(error) = open(&shared) {
+            assert!(faults.iter().any(|fault| fault.file == log), "{offset}: {error}, but {faults:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 15, "{refused}");
+}
+
 #[test]
 fn missing_and_exchanged_files_are_named() {
     let env = build(3);
@@ -178,43 +213,105 @@ fn all_faults_are_reported() {
     }
 }
 
+fn first_run(manifest: &Manifest) -> RunMeta {
+    (*manifest.version().table(ROW).unwrap().runs[0]).clone()
+}
+
+/// A run of one version, not yet named by a manifest.
+fn forge_run(env: &SimEnv, id: u64, key: &[u8], seqno: SeqNo) -> RunMeta {
+    let shared: Arc<dyn Env> = Arc::new(env.clone());
+    let mut writer = RunWriter::new(shared, Path::new(DIR), FileId(id), ROW, RunOptions::default()).unwrap();
+    writer.add(key, seqno, VersionKind::Put, &row(ROW, 1, 1)).unwrap();
+    writer.finish().unwrap()
+}
+
+type Lie = (&'static str, fn(&SimEnv, &Manifest) -> Vec<Edit>);
+
+/// What is said of a manifest, and how it lied.
+const LIES: [Lie; 11] = [
+    // The order of two runs is exchanged, so that a reader would find the older version first.
+    ("is in a newer run than", |_, manifest| {
+        let first = first_run(manifest);
+        vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
+    }),
+    // Fewer versions than there are.
+    ("disagree", |_, manifest| {
+        let mut first = first_run(manifest);
+        first.version_count -= 1;
+        vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
+    }),
+    // A file that is sound in itself, and another one than was written.
+    ("file checksum disagrees", |_, manifest| {
+        let mut first = first_run(manifest);
+        first.checksum ^= 1;
+        vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
+    }),
+    // A run under another table.
+    ("another run or table", |_, manifest| {
+        let mut first = first_run(manifest);
+        first.table = HYBRID;
+        vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
+    }),
+    // A run under two tables.
+    ("is named twice", |_, manifest| vec![Edit::AddRun(RunMeta { table: HYBRID, ..first_run(manifest) })]),
+    // The log is said to begin elsewhere.
+    ("another position than the manifest says", |_, manifest| {
+        let mut start = manifest.version().wal_start.unwrap();
+        start.lsn.0 += 8;
+        vec![Edit::WalReleased(start)]
+    }),
+    // A run of commits that the log is to bring back as well.
+    ("through which it was flushed", |_, manifest| {
+        vec![Edit::DropTable { table: ROW }, Edit::AddRun(first_run(manifest))]
+    }),
+    ("has a number not given out yet", |env, _| vec![Edit::AddRun(forge_run(env, 7_777, &key(ROW, 999), SeqNo(1)))]),
+    ("a key of another table", |env, _| vec![Edit::AddRun(forge_run(env, 7_777, &key(HYBRID, 999), SeqNo(1)))]),
+    // I5: a version twice.
+    ("is in another run of table 11 too", |env, manifest| {
+        let first = first_run(manifest);
+        vec![Edit::AddRun(forge_run(env, 7_777, &first.key_min, first.seqno_min))]
+    }),
+    // Commits that neither log nor manifest know of.
+    ("but log and manifest end at", |env, _| {
+        let run = forge_run(env, 7_777, &key(ROW, 999), SeqNo(5_000));
+        vec![Edit::AddRun(run), Edit::FlushedThrough { table: ROW, seqno: SeqNo(5_000) }]
+    }),
+];
+
 #[test]
 fn a_manifest_that_lies_is_found_out() {
-    let lies: [fn(&Manifest); 4] = [
-        // The order of two runs is exchanged, so that a reader would find the older version first.
-        |manifest| {
-            let table = Arc::clone(manifest.version().table(ROW).unwrap());
-            let first = (*table.runs[0]).clone();
-            manifest.append(&[Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]).unwrap();
-        },
-        // Fewer versions than there are.
-        |manifest| {
-            let table = Arc::clone(manifest.version().table(ROW).unwrap());
-            let mut last = (**table.runs.last().unwrap()).clone();
-            last.version_count -= 1;
-            manifest.append(&[Edit::RemoveRun { table: ROW, run: last.run }, Edit::AddRun(last)]).unwrap();
-        },
-        // A run under another table.
-        |manifest| {
-            let table = Arc::clone(manifest.version().table(ROW).unwrap());
-            let mut last = (**table.runs.last().unwrap()).clone();
-            last.table = HYBRID;
-            manifest.append(&[Edit::RemoveRun { table: ROW, run: last.run }, Edit::AddRun(last)]).unwrap();
-        },
-        // The log is said to begin elsewhere.
-        |manifest| {
-            let mut start = manifest.version().wal_start.unwrap();
-            start.lsn.0 += 8;
-            manifest.append(&[Edit::WalReleased(start)]).unwrap();
-        },
-    ];
-    for (nth, lie) in lies.into_iter().enumerate() {
+    for (said, lie) in LIES {
         let env = build(5);
         let (manifest, _) = Manifest::open(Arc::new(env.clone()), Path::new(DIR)).unwrap();
-        lie(&manifest);
+        manifest.append(&lie(&env, &manifest)).unwrap();
         drop(manifest);
-        assert!(!check(&env).faults.is_empty(), "lie {nth} goes unnoticed");
+        let faults = check(&env).faults;
+        assert!(faults.iter().any(|fault| fault.what.contains(said)), "{said}: {faults:?}");
     }
+}
+
+/// Logs whose frames are sound and whose contents are not.
+#[test]
+fn a_log_that_lies_is_found_out() {
+    let forge = |said: &str, kind: RecordKind, seqno: u64| {
+        let env = build(8);
+        let shared: Arc<dyn Env> = Arc::new(env.clone());
+        let (manifest, version) = Manifest::open(Arc::clone(&shared), Path::new(DIR)).unwrap();
+        let next_file = Arc::new(|| FileId(9_999));
+        let (dir, id, options) = (Path::new(DIR), manifest.db_id(), WalOptions::default());
+        let (wal, _) = Wal::open(shared, dir, id, version.wal_start, options, next_file, &mut |_, _| Ok(())).unwrap();
+        wal.append(kind, SeqNo(seqno), &[b"what is this"]).unwrap();
+        wal.close().unwrap();
+        drop(manifest);
+        let faults = check(&env).faults;
+        assert!(faults.iter().any(|fault| fault.what.contains(said)), "{said}: {faults:?}");
+    };
+    forge("does not belong here", RecordKind::ManifestEdits, 100);
+    let (env, other) = (build(9), build(10));
+    let log = files(&env).into_iter().find(|(kind, ..)| *kind == FileKind::Wal).unwrap().1;
+    env.write_file(&log, &other.read_file(&log).unwrap()).unwrap();
+    let faults = check(&env).faults;
+    assert!(faults.iter().any(|fault| fault.what.contains("another database")), "{faults:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::{Dump, Fault};
+use crate::backup::copy::copy_file;
 use crate::cold::SegmentRecord;
 use crate::env::Env;
 use crate::error::Result;
@@ -76,6 +77,16 @@ pub struct SegmentRepair<'a> {
     pub record: Option<&'a SegmentRecord>,
     /// Allocates the number of a new file.
     pub next_file: &'a (dyn Fn() -> FileId + Sync),
+}
+
+impl SegmentRepair<'_> {
+    /// Brings a file over as it is, synced.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn copy(&self, kind: FileKind, id: FileId) -> Result<()> {
+        copy_file(self.env.as_ref(), &kind.path(self.from, id), &kind.path(self.into, id)).map(drop)
+    }
 }
 
 /// What became of a segment.

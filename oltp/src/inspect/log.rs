@@ -14,7 +14,7 @@ use crate::file::{FileId, FileKind};
 use crate::iter::VersionKind;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
-use crate::wal::header::{FileHeader, HEADER_BYTES};
+use crate::wal::header::{FileHeader, HEADER_BYTES, LSN_MAX};
 use crate::wal::reader::LogReader;
 use crate::wal::record::{FRAME_ALIGN, FRAME_HEADER_BYTES};
 use crate::wal::{Frame, Lsn, RecordKind};
@@ -30,7 +30,7 @@ pub enum Piece<'a> {
         offset: u64,
         /// Where the next good frame begins.
         end: u64,
-        /// Whether that frame proves that the gap had been synced.
+        /// Whether that frame or a later one proves that the gap had been synced.
         is_proven: bool,
     },
     /// Nothing verifies from here on.
@@ -55,13 +55,16 @@ pub struct LogEntry {
     pub value: Vec<u8>,
 }
 
-/// Calls `visit` with the frames of the file in order, the gaps between them and its end.
+/// Calls `visit` with the frames of the file in order, the gaps between them and its end. What lies behind the first gap is
+/// read twice, because any frame there may prove that the gap had been synced.
 ///
 /// # Errors
 /// [`Error::Io`]; whatever `visit` returns.
 pub(crate) fn walk(reader: &mut LogReader, visit: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+    reader.read_patiently();
     let mut offset = HEADER_BYTES as u64;
     let mut is_closed = false;
+    let mut proven = None;
     loop {
         if let Some(frame) = reader.frame_at(offset)? {
             let end = offset + (frame.end.0 - frame.lsn.0);
@@ -70,24 +73,47 @@ pub(crate) fn walk(reader: &mut LogReader, visit: &mut dyn FnMut(Piece<'_>) -> R
             offset = end;
             continue;
         }
-        let Some((next, durable)) = next_frame(reader, offset + FRAME_ALIGN as u64)? else {
+        let Some(next) = next_frame(reader, offset + FRAME_ALIGN as u64)? else {
             return visit(Piece::End { offset, is_closed });
         };
-        let is_proven = durable > reader.lsn_of(offset);
-        visit(Piece::Gap { offset, end: next, is_proven })?;
-        offset = next;
+        let proven = match proven {
+            Some(proven) => proven,
+            None => *proven.insert(proven_behind(reader, next)?),
+        };
+        let is_proven = proven > reader.lsn_of(offset);
+        visit(Piece::Gap { offset, end: next.offset, is_proven })?;
+        offset = next.offset;
     }
 }
 
-/// The next frame at or behind `from` that verifies: its offset and its `durable` field.
-fn next_frame(reader: &mut LogReader, mut from: u64) -> Result<Option<(u64, Lsn)>> {
-    while let Some(at) = reader.find_candidate(from)? {
-        if let Some(frame) = reader.frame_at(at)? {
-            return Ok(Some((at, frame.durable)));
+/// A frame that was found behind a gap.
+#[derive(Clone, Copy)]
+struct Found {
+    offset: u64,
+    bytes: u64,
+    durable: Lsn,
+}
+
+/// The next frame at or behind `from` that verifies.
+fn next_frame(reader: &mut LogReader, mut from: u64) -> Result<Option<Found>> {
+    while let Some(offset) = reader.find_candidate(from)? {
+        if let Some(frame) = reader.frame_at(offset)? {
+            return Ok(Some(Found { offset, bytes: frame.end.0 - frame.lsn.0, durable: frame.durable }));
         }
-        from = at + FRAME_ALIGN as u64;
+        from = offset + FRAME_ALIGN as u64;
     }
     Ok(None)
+}
+
+/// Below which position `found` and all frames behind it prove the log to have been synced. Not the next frame alone: it may
+/// have been written in one go with the bytes of the gap.
+fn proven_behind(reader: &mut LogReader, found: Found) -> Result<Lsn> {
+    let (mut proven, mut next) = (Lsn(0), Some(found));
+    while let Some(frame) = next {
+        proven = proven.max(frame.durable);
+        next = next_frame(reader, frame.offset + frame.bytes)?;
+    }
+    Ok(proven)
 }
 
 /// The entries of a commit's payload.
@@ -124,8 +150,8 @@ pub(crate) fn open_headless(env: &dyn Env, path: &Path, file: FileId, db_id: cra
     handle
         .read_at((HEADER_BYTES + crate::wal::record::LSN_AT) as u64, &mut lsn)
         .map_err(|error| Error::io("read", path, error))?;
-    // A wild position would overflow the arithmetic behind it; no log is that long.
-    let first_lsn = Lsn(u64::from_le_bytes(lsn) & (u64::MAX >> 8));
+    // A wild position fits no frame.
+    let first_lsn = Lsn(u64::from_le_bytes(lsn)).min(LSN_MAX);
     let header = FileHeader { db_id, file, first_lsn, previous: None };
     LogReader::with_header(env, FileKind::Wal, path.to_path_buf(), header)
 }

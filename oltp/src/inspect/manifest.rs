@@ -316,11 +316,15 @@ pub(crate) fn files(env: &dyn Env, dir: &Path) -> Result<Vec<(FileKind, FileId, 
         for name in names {
             let Some((kind, id)) = FileKind::parse(&name) else { continue };
             let path = folder.join(&name);
-            // One that goes away between the listing and now belonged to a running process.
-            if path == kind.path(dir, id)
-                && let Ok(bytes) = env.open(&path, OpenMode::Read).and_then(|file| file.len())
-            {
-                files.push((kind, id, bytes));
+            if path != kind.path(dir, id) {
+                continue;
+            }
+            match env.open(&path, OpenMode::Read).and_then(|file| file.len()) {
+                Ok(bytes) => files.push((kind, id, bytes)),
+                // One that goes away between the listing and now belonged to a running process.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // It is there, and whoever needs it is told why it cannot be read.
+                Err(_) => files.push((kind, id, 0)),
             }
         }
     }

@@ -19,6 +19,7 @@ pub mod run;
 
 pub mod cold;
 pub(crate) mod merge;
+pub(crate) mod patient;
 pub mod tail;
 pub mod verify;
 

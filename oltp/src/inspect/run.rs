@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::dump::title;
 use super::log::say_version;
+use super::patient::Patient;
 use super::{Dump, Fault};
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ pub(crate) struct RunFile {
     pub properties: Option<Properties>,
     /// What does not hold about footer and properties.
     pub faults: Vec<Fault>,
-    file: Arc<dyn File>,
+    file: Patient,
 }
 
 /// A data block, or the place where one is damaged.
@@ -64,7 +65,7 @@ impl RunFile {
             footer: None,
             properties: None,
             faults: Vec::new(),
-            file,
+            file: Patient(file),
         };
         let Some(footer_at) = bytes.checked_sub(FOOTER_BYTES as u64) else {
             run.fault(bytes, "file is shorter than its footer");

@@ -9,6 +9,8 @@ use crate::wal::{DbId, Lsn};
 
 /// Size of the header block; frames start behind it.
 pub const HEADER_BYTES: usize = 4096;
+/// No log is longer, so that arithmetic on positions read from a file cannot overflow.
+pub(crate) const LSN_MAX: Lsn = Lsn(u64::MAX >> 8);
 /// Version of log files that may hold notes: frames of kinds 4 and 5, which only an archive has use for.
 const ANNOTATED: u32 = 2;
 
@@ -102,6 +104,9 @@ impl FileHeader {
         }
         if read_u64(block, FILE_AT) != file.0 {
             return Err(corrupt(FILE_AT, "header names another file"));
+        }
+        if read_u64(block, FIRST_LSN_AT) > LSN_MAX.0 {
+            return Err(corrupt(FIRST_LSN_AT, "position that no log reaches"));
         }
         let mut db_id = DbId::default();
         db_id.copy_from_slice(&block[DB_ID_AT..FILE_AT]);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
+use crate::inspect::patient::Patient;
 use crate::seqno::SeqNo;
 use crate::wal::header::{FileHeader, HEADER_BYTES};
 use crate::wal::record::{self, FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, Identity, LSN_AT, RecordKind};
@@ -247,6 +248,11 @@ impl LogReader {
             window: Vec::new(),
             window_start: 0,
         })
+    }
+
+    /// From here on takes bytes that the device does not give for damage, and reads on behind them.
+    pub(crate) fn read_patiently(&mut self) {
+        self.file = Arc::new(Patient(Arc::clone(&self.file)));
     }
 
     /// Forgets what was read, because the file may have grown or changed since.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -134,7 +135,9 @@ pub fn work(db: &Db, dice: &mut Dice) -> strata_oltp::Result<()> {
 pub fn under_load(make_tier: MakeTier, seed: u64, count: usize) {
     let sim = SimEnv::new(seed);
     let env: Arc<dyn Env> = Arc::new(sim.clone());
-    let db = open_at(&env, Path::new(DIR), options(), make_tier).unwrap();
+    // Also log files that are long in use, and hold what is flushed beside what is not.
+    let wal = WalOptions { segment_bytes: if seed.is_multiple_of(2) { 60_000 } else { 4096 + 400 }, ..options().wal };
+    let db = open_at(&env, Path::new(DIR), Options { wal, ..options() }, make_tier).unwrap();
     let (changes, done) = (Changes::default(), AtomicBool::new(false));
     let (commits, backups) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let repository = Repository::new(Arc::clone(&env), Path::new(REPOSITORY));
@@ -249,11 +252,45 @@ pub struct Picky {
     links_cross: bool,
     /// Files below this folder cannot be opened or created.
     pub refused: Mutex<Option<PathBuf>>,
+    /// Bytes of a file that cannot be read.
+    bad: Mutex<Option<(PathBuf, Range<u64>)>>,
+}
+
+/// A file of which some bytes cannot be read.
+#[derive(Debug)]
+struct BadFile {
+    file: Arc<dyn File>,
+    bad: Range<u64>,
+}
+
+impl File for BadFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if offset < self.bad.end && offset + buffer.len() as u64 > self.bad.start {
+            return Err(io::Error::other("the device refuses this sector"));
+        }
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
 }
 
 impl Picky {
     pub fn new(sim: SimEnv) -> Picky {
-        Picky { sim, links_cross: false, refused: Mutex::default() }
+        Picky { sim, links_cross: false, refused: Mutex::default(), bad: Mutex::default() }
     }
 
     pub fn without_links(sim: SimEnv) -> Picky {
@@ -263,6 +300,11 @@ impl Picky {
     pub fn refuse(&self, folder: Option<&str>) {
         *self.refused.lock().unwrap() = folder.map(PathBuf::from);
     }
+
+    /// From now on these bytes of a file cannot be read.
+    pub fn refuse_bytes(&self, path: &Path, bytes: Range<u64>) {
+        *self.bad.lock().unwrap() = Some((path.to_path_buf(), bytes));
+    }
 }
 
 impl Env for Picky {
@@ -270,7 +312,11 @@ impl Env for Picky {
         if self.refused.lock().unwrap().as_ref().is_some_and(|folder| path.starts_with(folder)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.sim.open(path, mode)
+        let file = self.sim.open(path, mode)?;
+        match &*self.bad.lock().unwrap() {
+            Some((bad_path, bad)) if bad_path == path => Ok(Arc::new(BadFile { file, bad: bad.clone() })),
+            _ => Ok(file),
+        }
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {

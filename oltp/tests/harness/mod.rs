@@ -11,6 +11,7 @@ pub mod model;
 pub mod power_loss;
 pub mod random;
 pub mod row_tier;
+pub mod salvage;
 
 use std::collections::BTreeMap;
 use std::path::Path;

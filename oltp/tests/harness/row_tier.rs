@@ -288,7 +288,8 @@ impl ColdTier for RowTier {
             };
             let table = job.schema.table;
             let (segment, marks_through) = (id, job.marks_through);
-            records.push(SegmentRecord { segment, table, meta: Vec::new(), marks: marks_file, marks_through });
+            let meta = fingerprint(&encode_rows(&rows)).to_le_bytes().to_vec();
+            records.push(SegmentRecord { segment, table, meta, marks: marks_file, marks_through });
             handle = Some(Arc::new(Segment {
                 id,
                 table,
@@ -368,4 +369,9 @@ fn encode_marks(marks: &BTreeMap<u32, SeqNo>) -> Vec<u8> {
         bytes.extend_from_slice(&seqno.0.to_le_bytes());
     }
     bytes
+}
+
+/// FNV-1a: what the manifest says of a segment must tell its content from another, as the column store's checksum does.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
