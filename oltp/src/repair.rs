@@ -8,6 +8,8 @@
 //! Always true:
 //! * every row that was in a sound part is in the result, and the result opens and verifies;
 //! * whatever is not copied or rebuilt whole is in the report, as a [`Loss`] that names file, bytes, and keys if known;
+//! * a result whose log is not the original's, file by file, is another database, with an identity of its own: it counts
+//!   log positions anew, so that it must never be taken for the original by an archive or a restore;
 //! * what cannot be known is decided towards keeping rows: a row whose deletion is lost comes back, a row whose newest
 //!   version is lost shows the one before. Losing data without a trace would be worse, and the report says where.
 
@@ -19,9 +21,10 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::backup::copy::copy_file;
 use crate::cache::BlockCache;
 use crate::cold::SegmentRecord;
-use crate::env::{Env, OpenMode};
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::inspect::{ColdFiles, Fault, SegmentRepair, manifest, verify};
@@ -164,8 +167,7 @@ pub fn repair(
     };
     let (db_id, version) = match remains {
         Some(remains) if remains.faults.is_empty() => {
-            let db_id = remains.db_id.unwrap_or_default();
-            (db_id, job.keep_version(db_id, &remains.version)?)
+            job.keep_version(remains.db_id.unwrap_or_default(), &remains.version)?
         }
         remains => job.rebuild_version(newest.map(|(_, path)| path), remains.as_ref(), &files)?,
     };
@@ -215,25 +217,14 @@ impl Repair<'_> {
 
     /// A file as it is, synced.
     fn copy(&mut self, kind: FileKind, id: FileId) -> Result<()> {
-        const PIECE_BYTES: u64 = 1 << 20;
-        let (from, to) = (kind.path(self.dir, id), kind.path(self.into, id));
-        let source = self.env.open(&from, OpenMode::Read).map_err(|e| Error::io("open", &from, e))?;
-        let target = self.env.open(&to, OpenMode::CreateNew).map_err(|e| Error::io("create", &to, e))?;
-        let bytes = source.len().map_err(|e| Error::io("measure", &from, e))?;
-        let mut at = 0;
-        while at < bytes {
-            let mut piece = vec![0; usize::try_from((bytes - at).min(PIECE_BYTES)).unwrap_or(0)];
-            source.read_at(at, &mut piece).map_err(|e| Error::io("read", &from, e))?;
-            target.write_at(at, &piece).map_err(|e| Error::io("write", &to, e))?;
-            at += piece.len() as u64;
-        }
-        target.sync().map_err(|e| Error::io("sync", &to, e))?;
+        copy_file(self.env.as_ref(), &kind.path(self.dir, id), &kind.path(self.into, id))?;
         self.report.copied_count += 1;
         Ok(())
     }
 
     /// With a sound manifest: each file for itself, in its place.
-    fn keep_version(&mut self, db_id: DbId, old: &Version) -> Result<Version> {
+    fn keep_version(&mut self, db_id: DbId, old: &Version) -> Result<(DbId, Version)> {
+        let mut are_marks_sound = true;
         let mut version = Version { last_seqno: old.last_seqno, ..Version::default() };
         for (&table, live) in &old.tables {
             let mut edits = vec![
@@ -258,13 +249,20 @@ impl Repair<'_> {
             }
             apply(&mut version, &edits, self.dir)?;
             if !unmarked.is_empty() {
+                are_marks_sound = false;
                 self.remark(&mut version, table, &unmarked)?;
             }
         }
         let newest = newest_commit(&version);
         version.last_seqno = version.last_seqno.max(newest);
-        self.log(db_id, old, &mut version)?;
-        Ok(version)
+        let db_id = self.log(db_id, old, &mut version)?;
+        if are_marks_sound {
+            // Marks made anew say that a row went, not when.
+            version.times = old.times.clone();
+            Arc::make_mut(&mut version.times).retain(|mark| mark.seqno <= version.last_seqno);
+            version.kept_from = old.kept_from.map(|oldest| oldest.min(version.last_seqno));
+        }
+        Ok((db_id, version))
     }
 
     fn segment(&mut self, segment: FileId, record: Option<&SegmentRecord>) -> Result<crate::inspect::RepairedSegment> {

@@ -7,28 +7,23 @@
 
 mod harness;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use harness::backup::Picky;
 use harness::row_tier::RowTier;
-use harness::{DIR, HYBRID, ROW, Rows, contents, key, row, small_log};
+use harness::salvage::{Model, files, remove_all};
+use harness::{DIR, HYBRID, ROW, contents, key, row, small_log};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
-use strata_oltp::env::sim::SimEnv;
+use strata_oltp::env::sim::{PowerLoss, SimEnv};
 use strata_oltp::inspect::verify;
-use strata_oltp::repair::{Effect, Loss, RepairOptions, RepairReport, repair};
-use strata_oltp::wal::WalOptions;
-use strata_oltp::{Db, FileKind, Options, TableId};
+use strata_oltp::repair::{Effect, RepairOptions, RepairReport, repair};
+use strata_oltp::wal::{RecordKind, Wal, WalOptions};
+use strata_oltp::{Db, FileId, FileKind, Options, SeqNo, manifest};
 
 const NEW: &str = "/new";
-
-/// Every row a key ever had, and what it is in the end.
-#[derive(Default)]
-struct Model {
-    history: BTreeSet<(Vec<u8>, Vec<u8>)>,
-    rows: [Rows; 2],
-}
 
 fn open(env: &SimEnv, dir: &str, wal: WalOptions) -> Db {
     let env: Arc<dyn Env> = Arc::new(env.clone());
@@ -40,51 +35,26 @@ fn open(env: &SimEnv, dir: &str, wal: WalOptions) -> Db {
 
 /// Runs of many blocks and of one, tombstones, old versions, a log that is needed and one that is not.
 fn build(seed: u64) -> (SimEnv, Model) {
+    build_with(seed, 20_000)
+}
+
+fn build_with(seed: u64, segment_bytes: u64) -> (SimEnv, Model) {
     let (env, mut model) = (SimEnv::new(seed), Model::default());
-    let db = open(&env, DIR, WalOptions { segment_bytes: 20_000, ..small_log() });
-    let mut write = |from: i32, count: i32, amount: i64| {
-        let mut transaction = db.begin().unwrap();
-        for id in from..from + count {
-            for (at, table) in [ROW, HYBRID].into_iter().enumerate() {
-                let key = key(table, id);
-                if (i64::from(id) + amount) % 7 == 0 {
-                    transaction.delete(table, key.clone()).unwrap();
-                    model.rows[at].remove(&key);
-                } else {
-                    let row = row(table, id, amount * 1_000_003);
-                    transaction.put(table, key.clone(), row.clone()).unwrap();
-                    model.history.insert((key.clone(), row.clone()));
-                    model.rows[at].insert(key, row);
-                }
-            }
-        }
-        transaction.commit(Durability::Durable).unwrap();
-    };
-    write(0, 900, 1);
+    let db = open(&env, DIR, WalOptions { segment_bytes, ..small_log() });
+    model.write(&db, 0, 900, 1);
     db.flush(None).unwrap();
-    write(300, 100, 2);
-    write(380, 30, 3);
+    model.write(&db, 300, 100, 2);
+    model.write(&db, 380, 30, 3);
     db.flush(None).unwrap();
-    write(100, 20, 4);
-    write(110, 20, 5);
-    write(385, 9, 6);
+    model.write(&db, 100, 20, 4);
+    model.write(&db, 110, 20, 5);
+    model.write(&db, 385, 9, 6);
     db.close().unwrap();
     (env, model)
 }
 
-fn files(env: &SimEnv) -> Vec<(FileKind, PathBuf, u64)> {
-    let named = |path: &PathBuf| FileKind::parse(&path.file_name().unwrap().to_string_lossy());
-    env.files().into_iter().filter_map(|(path, bytes)| Some((named(&path)?.0, path, bytes))).collect()
-}
-
 fn shared(env: &SimEnv) -> Arc<dyn Env> {
     Arc::new(env.clone())
-}
-
-fn covers(loss: &Loss, table: TableId, key: &[u8], is_missing: bool) -> bool {
-    let effect = loss.effect == Effect::Lost || (loss.effect == Effect::Reappear && !is_missing);
-    let keys = loss.keys.as_ref().is_none_or(|(first, last)| &first[..] <= key && key <= &last[..]);
-    effect && loss.table.is_none_or(|of| of == table) && keys
 }
 
 /// Repairs into a new folder and holds the result against the model and the report.
@@ -98,33 +68,14 @@ fn repair_and_check(env: &SimEnv, model: &Model, options: RepairOptions, what: &
     let found = verify(&shared(env), Path::new(NEW), None).unwrap();
     assert_eq!((found.faults, found.unused), (vec![], vec![]), "{what}: {:?}", report.losses);
     let db = open(env, NEW, small_log());
-    let snapshot = db.snapshot();
-    for (expected, table) in model.rows.iter().zip([ROW, HYBRID]) {
-        let rows = contents(&snapshot, table);
-        for (key, row) in &rows {
-            assert!(model.history.contains(&(key.clone(), row.clone())), "{what}: a row nobody wrote");
-            let is_right = expected.get(key) == Some(row);
-            let covered = report.losses.iter().any(|loss| covers(loss, table, key, false));
-            assert!(is_right || covered, "{what}: {key:?} is back or old, unreported: {:#?}", report.losses);
-        }
-        for key in expected.keys().filter(|key| !rows.contains_key(*key)) {
-            let covered = report.losses.iter().any(|loss| covers(loss, table, key, true));
-            assert!(covered, "{what}: {key:?} is missing, unreported: {:#?}", report.losses);
-        }
-        if report.is_lossless() {
-            assert_eq!(&rows, expected, "{what}");
-        }
-    }
-    drop(snapshot);
+    model.check(&db, &report, what);
     // The result takes writes, under new commit numbers.
     let mut transaction = db.begin().unwrap();
     transaction.put(ROW, key(ROW, 1), row(ROW, 1, 77)).unwrap();
     transaction.commit(Durability::Durable).unwrap();
     assert_eq!(contents(&db.snapshot(), ROW)[&key(ROW, 1)], row(ROW, 1, 77));
     db.close().unwrap();
-    for (path, _) in env.files().into_iter().filter(|(path, _)| path.starts_with(NEW)) {
-        env.remove(&path).unwrap();
-    }
+    remove_all(env, NEW);
     report
 }
 
@@ -132,7 +83,8 @@ fn repair_and_check(env: &SimEnv, model: &Model, options: RepairOptions, what: &
 fn a_sound_database_is_copied_without_a_loss() {
     let (env, model) = build(1);
     let report = repair_and_check(&env, &model, RepairOptions::default(), "sound");
-    assert_eq!(report.losses, []);
+    let commit_count = verify(&shared(&env), Path::new(DIR), None).unwrap().commit_count;
+    assert_eq!((report.losses, report.commit_count), (vec![], commit_count), "of the log's other records none counts");
 }
 
 #[test]
@@ -218,6 +170,10 @@ fn what_can_be_made_anew_is_no_loss() {
             env.corrupt(&path, bytes - back, 0x40).unwrap();
             let report = repair_and_check(&env, &model, RepairOptions::default(), &format!("{back} before the end"));
             rebuilt += u32::from(report.is_lossless());
+            assert!(report.losses.iter().any(|loss| loss.file == path), "{back} before the end: {:?}", report.losses);
+            // A block besides: without an index nothing says where its keys end.
+            env.corrupt(&path, bytes / 3, 0x40).unwrap();
+            repair_and_check(&env, &model, RepairOptions::default(), &format!("{back} before the end, and a block"));
             env.write_file(&path, &original).unwrap();
         }
         assert!(rebuilt >= 3, "{}: {rebuilt}", path.display());
@@ -237,8 +193,7 @@ fn a_damaged_block_is_reported_with_its_keys_and_count() {
     let missing = loss.rows.unwrap();
     assert!((50..600).contains(&missing), "{missing}");
     let (first, last) = loss.keys.clone().unwrap();
-    let at = usize::from(loss.table != Some(ROW));
-    let lost = model.rows[at].range(first..=last).count() as u64;
+    let lost = model.rows[&loss.table.unwrap()].range(first..=last).count() as u64;
     assert!(lost <= missing + 1 && lost * 2 > missing, "{lost} of {missing}");
 }
 
@@ -272,8 +227,9 @@ fn without_a_manifest_everything_comes_back_from_the_files() {
     let [loss] = &report.losses[..] else { panic!("{:#?}", report.losses) };
     assert_eq!((loss.effect, loss.kind), (Effect::Reappear, FileKind::Manifest));
     let db = open(&env, NEW, small_log());
-    for (rows, table) in model.rows.iter().zip([ROW, HYBRID]) {
-        assert_eq!(&contents(&db.snapshot(), table), rows, "nothing was left over, so nothing is back");
+    assert!(!report.is_lossless(), "who knows");
+    for (table, rows) in &model.rows {
+        assert_eq!(&contents(&db.snapshot(), *table), rows, "nothing was left over, so nothing is back");
     }
 }
 
@@ -287,4 +243,184 @@ fn repair_refuses_folders_that_are_in_use() {
     assert!(go("/full").is_err());
     let _db = open(&env, DIR, small_log());
     assert!(matches!(go(NEW), Err(strata_oltp::Error::Locked { .. })));
+}
+
+/// Each log file that is needed, missing or cut to nothing: what comes behind it is taken only if asked for.
+#[test]
+fn a_missing_or_empty_log_file_is_said() {
+    let (env, model) = build_with(8, 5_000);
+    let logs: Vec<_> = files(&env).into_iter().filter(|file| file.0 == FileKind::Wal).map(|file| file.1).collect();
+    let mut found = 0;
+    for path in &logs {
+        let original = env.read_file(path).unwrap();
+        for cut in [0, 100] {
+            env.remove(path).unwrap();
+            if cut > 0 {
+                env.write_file(path, &original[..cut]).unwrap();
+            }
+            for salvage_log in [false, true] {
+                let what = format!("{} cut to {cut}", path.display());
+                found += usize::from(
+                    !repair_and_check(&env, &model, RepairOptions { salvage_log }, &what).losses.is_empty(),
+                );
+            }
+            env.write_file(path, &original).unwrap();
+        }
+    }
+    assert!(found >= 8, "{found}: two files of {} are needed", logs.len());
+    logs.iter().for_each(|path| env.remove(path).unwrap());
+    let report = repair_and_check(&env, &model, RepairOptions::default(), "no log at all");
+    assert!(report.losses.iter().any(|loss| loss.kind == FileKind::Wal && loss.effect == Effect::Lost));
+}
+
+/// A device that refuses some sectors of a file: what the others hold is saved.
+#[test]
+fn unreadable_sectors_cost_what_is_in_them() {
+    let (env, model) = build(9);
+    for (kind, path, bytes) in files(&env).into_iter().filter(|file| matches!(file.0, FileKind::Run | FileKind::Wal)) {
+        for at in [0, bytes / 2, bytes - 1] {
+            let picky = Arc::new(Picky::new(env.clone()));
+            picky.refuse_bytes(&path, at..at + 1);
+            let shared: Arc<dyn Env> = picky;
+            let what = format!("{} at {at}", path.display());
+            let faults = verify(&shared, Path::new(DIR), None).unwrap().faults;
+            assert!(faults.iter().any(|fault| fault.file == path) || kind == FileKind::Wal, "{what}: {faults:?}");
+            let options = RepairOptions { salvage_log: true };
+            let report = repair(&shared, Path::new(DIR), Path::new(NEW), None, options).unwrap();
+            model.check(&open(&env, NEW, small_log()), &report, &what);
+            if kind == FileKind::Run && bytes > 20_000 {
+                let kept = report.losses.iter().filter_map(|loss| loss.rows).sum::<u64>();
+                assert!(kept < 600, "{what}: {:?}", report.losses);
+            }
+            remove_all(&env, NEW);
+        }
+    }
+}
+
+/// Without a manifest nothing else says that a run was to be there.
+#[test]
+fn a_run_that_cannot_be_opened_is_said_without_a_manifest_too() {
+    let (env, _) = build(10);
+    let all = files(&env);
+    let manifest = &all.iter().find(|file| file.0 == FileKind::Manifest).unwrap().1;
+    env.remove(manifest).unwrap();
+    let run = &all.iter().find(|file| file.0 == FileKind::Run).unwrap().1;
+    let picky = Arc::new(Picky::new(env));
+    picky.refuse(Some(run.to_str().unwrap()));
+    let shared: Arc<dyn Env> = picky;
+    let report = repair(&shared, Path::new(DIR), Path::new(NEW), None, RepairOptions::default()).unwrap();
+    assert!(report.losses.iter().any(|loss| loss.file == *run && loss.effect == Effect::Lost), "{:?}", report.losses);
+}
+
+/// What repair has returned survives a power loss, copied or made anew.
+#[test]
+fn a_repaired_database_is_durable() {
+    for what in ["sound", "damaged"] {
+        let (env, model) = build(11);
+        let run = files(&env).into_iter().find(|file| file.0 == FileKind::Run).unwrap().1;
+        if what == "damaged" {
+            env.corrupt(&run, 100, 1).unwrap();
+        }
+        let report = repair(&shared(&env), Path::new(DIR), Path::new(NEW), None, RepairOptions::default()).unwrap();
+        let env = env.reboot(PowerLoss::DropUnsynced);
+        let found = verify(&shared(&env), Path::new(NEW), None).unwrap();
+        assert_eq!((found.faults, found.unused), (vec![], vec![]), "{what}");
+        model.check(&open(&env, NEW, small_log()), &report, what);
+    }
+}
+
+fn identity(env: &SimEnv, dir: &str) -> [u8; 16] {
+    manifest::load(env, Path::new(dir)).unwrap().unwrap().db_id
+}
+
+/// A log that is written anew counts its positions from nothing. Under the old identity its archive would be taken for that
+/// of the original, and a restore would mix the two.
+#[test]
+fn only_a_log_that_is_copied_keeps_its_identity() {
+    let (env, _) = build(12);
+    let original = identity(&env, DIR);
+    let repaired = || {
+        repair(&shared(&env), Path::new(DIR), Path::new(NEW), None, RepairOptions::default()).unwrap();
+        let identity = identity(&env, NEW);
+        remove_all(&env, NEW);
+        identity
+    };
+    let all = files(&env);
+    let run = &all.iter().find(|file| file.0 == FileKind::Run).unwrap().1;
+    env.corrupt(run, 100, 1).unwrap();
+    assert_eq!(repaired(), original, "the log is the same, file by file");
+    let log = &all.iter().rfind(|file| file.0 == FileKind::Wal).unwrap().1;
+    let bytes = env.read_file(log).unwrap();
+    env.corrupt(log, 100, 1).unwrap();
+    assert_ne!(repaired(), original);
+    env.write_file(log, &bytes).unwrap();
+    env.remove(&all.iter().find(|file| file.0 == FileKind::Manifest).unwrap().1).unwrap();
+    assert_ne!(repaired(), original);
+}
+
+/// A commit whose frame is sound and whose contents are not, as a defect would write it.
+#[test]
+fn a_commit_that_does_not_decode_is_said() {
+    let (env, model) = build(13);
+    let (manifest, version) = manifest::Manifest::open(shared(&env), Path::new(DIR)).unwrap();
+    let (id, start, options) = (manifest.db_id(), version.wal_start, WalOptions::default());
+    let next_file = Arc::new(|| FileId(9_999));
+    let (wal, report) =
+        Wal::open(shared(&env), Path::new(DIR), id, start, options, next_file, &mut |_, _| Ok(())).unwrap();
+    wal.append(RecordKind::Commit, SeqNo(report.last_seqno.0 + 1), &[b"\x01\0\0\0garbage"]).unwrap();
+    wal.close().unwrap();
+    drop(manifest);
+    let path = FileKind::Wal.path(Path::new(DIR), FileId(9_999));
+    assert!(verify(&shared(&env), Path::new(DIR), None).unwrap().faults.iter().any(|fault| fault.file == path));
+    let report = repair_and_check(&env, &model, RepairOptions::default(), "garbage");
+    assert!(report.losses.iter().any(|loss| loss.file == path && loss.effect == Effect::Lost), "{:?}", report.losses);
+}
+
+/// Row ids that rows may have are not given out again: the manifest knows, and without it the keys do.
+#[test]
+fn a_repaired_database_gives_out_no_row_id_twice() {
+    let env = SimEnv::new(14);
+    let db = open(&env, DIR, small_log());
+    let first = db.allocate_row_ids(HYBRID, 5_000_000).unwrap();
+    let mut transaction = db.begin().unwrap();
+    // A key of a table without a primary key: its row id, with the sign flipped.
+    let id = (first + 4_999_999) ^ (1 << 63);
+    let full_key = [&key(HYBRID, 1)[..6], &id.to_be_bytes()].concat();
+    transaction.put(HYBRID, full_key, row(HYBRID, 1, 1)).unwrap();
+    transaction.commit(Durability::Durable).unwrap();
+    db.flush(None).unwrap();
+    db.close().unwrap();
+    for what in ["sound", "without a manifest"] {
+        repair(&shared(&env), Path::new(DIR), Path::new(NEW), None, RepairOptions::default()).unwrap();
+        let next = open(&env, NEW, small_log()).allocate_row_ids(HYBRID, 1).unwrap();
+        assert!(next >= first + 5_000_000, "{what}: {next}");
+        remove_all(&env, NEW);
+        if let Some((_, manifest, _)) = files(&env).into_iter().find(|file| file.0 == FileKind::Manifest) {
+            env.remove(&manifest).unwrap();
+        }
+    }
+}
+
+/// With retention the states of the past are part of what is copied.
+#[test]
+fn the_past_of_a_sound_database_comes_along() {
+    let env = SimEnv::new(15);
+    let options = Options { retention_ms: 3_600_000, wal: small_log(), ..Options::default() };
+    let db = harness::open(&shared(&env), options, RowTier::make(&shared(&env), Path::new(DIR))).unwrap();
+    let mut model = Model::default();
+    for amount in 1..6 {
+        model.write(&db, 0, 9, amount);
+        env.advance(std::time::Duration::from_secs(90));
+        db.flush(None).unwrap();
+    }
+    db.close().unwrap();
+    let known = |dir| {
+        let version = manifest::load(&env, Path::new(dir)).unwrap().unwrap().version;
+        (version.kept_from, version.times.len())
+    };
+    let before = known(DIR);
+    assert!(before.0.is_some() && before.1 > 3, "{before:?}");
+    let report = repair(&shared(&env), Path::new(DIR), Path::new(NEW), None, RepairOptions::default()).unwrap();
+    assert!(report.is_lossless());
+    assert_eq!(known(NEW), before);
 }

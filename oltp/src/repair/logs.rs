@@ -4,7 +4,7 @@ use super::{Effect, Loss, Repair};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::inspect::log::{self, Piece, walk};
-use crate::manifest::{Version, list_files};
+use crate::manifest::{Version, draw_db_id, list_files};
 use crate::seqno::SeqNo;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -18,11 +18,13 @@ const NOT_CLOSED: &str = "the log was not closed in order: normal after a crash,
 pub(super) type Take<'a> = &'a mut dyn FnMut(SeqNo, &[u8]) -> Result<()>;
 
 impl Repair<'_> {
-    /// Brings the log into the new folder and notes in `version` where it begins.
-    pub(super) fn log(&mut self, db_id: DbId, old: &Version, version: &mut Version) -> Result<()> {
+    /// Brings the log into the new folder and notes in `version` where it begins. Returns the identity it has there.
+    pub(super) fn log(&mut self, db_id: DbId, old: &Version, version: &mut Version) -> Result<DbId> {
+        let mut commit_count = 0;
         let sound = replay(self.env.as_ref(), self.dir, &db_id, old.wal_start, &mut |_, frame| {
             if frame.kind == RecordKind::Commit as u8 {
                 log::entries(frame.payload).map_err(|(_, what)| Error::Invalid(what.to_owned()))?;
+                commit_count += 1;
             }
             Ok(())
         });
@@ -36,13 +38,15 @@ impl Repair<'_> {
             }
             version.wal_start = old.wal_start;
             version.last_seqno = version.last_seqno.max(found.last_seqno);
-            self.report.commit_count += found.frame_count;
-            return Ok(());
+            self.report.commit_count += commit_count;
+            return Ok(db_id);
         }
+        let new_id = draw_db_id(self.env.as_ref());
         let counter = Arc::clone(&self.next_file);
         let next_file: FileAllocator = Arc::new(move || FileId(counter.fetch_add(1, Ordering::AcqRel)));
         let options = WalOptions { spare_count_max: 0, ..WalOptions::default() };
-        let (wal, _) = Wal::open(Arc::clone(self.env), self.into, db_id, None, options, next_file, &mut |_, _| Ok(()))?;
+        let (wal, _) =
+            Wal::open(Arc::clone(self.env), self.into, new_id, None, options, next_file, &mut |_, _| Ok(()))?;
         let start = old.wal_start.map(|start| start.file);
         let last = self.commits(Some(db_id), start, old.wal_start.map(|start| start.lsn), &mut |seqno, payload| {
             wal.make_room(payload.len())?;
@@ -52,7 +56,7 @@ impl Repair<'_> {
         self.report.written_count += wal.segments().len() as u64;
         version.wal_start = Some(wal.start());
         version.last_seqno = version.last_seqno.max(last);
-        Ok(())
+        Ok(new_id)
     }
 
     /// Gives `take` the good commits of a log that is damaged somewhere: up to the first fault, or all, as the options

@@ -21,7 +21,7 @@ use crate::inspect::merge::LooseMerge;
 use crate::inspect::run::{Piece, RunFile};
 use crate::iter::{Cursor, VersionKind};
 use crate::key::{PREFIX_BYTES, table_of};
-use crate::manifest::{Edit, RunMeta, Version};
+use crate::manifest::{Edit, RunMeta, Version, draw_db_id};
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sstable::block::BlockCursor;
@@ -45,7 +45,7 @@ impl Repair<'_> {
         files: &[(FileKind, FileId, u64)],
     ) -> Result<(DbId, Version)> {
         let what = "the manifest was rebuilt from the files: rows deleted long ago may be back if a file was left over \
-                    that was not in use, and so may dropped tables";
+                    that was not in use, and so may dropped tables; nobody knows whether other files are gone";
         let first = remains.and_then(|remains| remains.faults.first());
         let what =
             first.map_or_else(|| what.to_owned(), |fault| format!("{} (byte {}); {what}", fault.what, fault.offset));
@@ -62,12 +62,11 @@ impl Repair<'_> {
             what,
         });
         let of_kind = |wanted| files.iter().filter(move |(kind, ..)| *kind == wanted).map(|(_, id, _)| *id);
-        let db_id = match remains.and_then(|remains| remains.db_id) {
-            Some(db_id) => db_id,
-            None => of_kind(FileKind::Wal)
-                .find_map(|id| LogReader::open(self.env.as_ref(), FileKind::Wal, self.dir, id).ok())
-                .map_or_else(|| crate::manifest::draw_db_id(self.env.as_ref()), |reader| reader.header.db_id),
-        };
+        let db_id = remains.and_then(|remains| remains.db_id).or_else(|| {
+            let mut logs = of_kind(FileKind::Wal);
+            let log = logs.find_map(|id| LogReader::open(self.env.as_ref(), FileKind::Wal, self.dir, id).ok());
+            log.map(|reader| reader.header.db_id)
+        });
         let mut segments: BTreeMap<TableId, Vec<SegmentRecord>> = BTreeMap::new();
         for id in of_kind(FileKind::Segment) {
             for record in self.segment(id, None)?.records {
@@ -94,8 +93,9 @@ impl Repair<'_> {
             self.rebuild_table(&mut version, table, &runs.remove(&table).unwrap_or_default(), records, remains)?;
         }
         version.last_seqno = version.last_seqno.max(self.newest);
-        self.empty_log(db_id, &mut version)?;
-        Ok((db_id, version))
+        let new_id = draw_db_id(self.env.as_ref());
+        self.empty_log(new_id, &mut version)?;
+        Ok((new_id, version))
     }
 
     fn table_of_run(&self, id: FileId, remains: Option<&Remains>) -> Option<TableId> {
@@ -115,7 +115,7 @@ impl Repair<'_> {
     }
 
     /// The commits of the log as runs, each sorted in memory. Returns the newest commit.
-    fn log_as_runs(&mut self, db_id: DbId, runs: &mut BTreeMap<TableId, Vec<RunMeta>>) -> Result<SeqNo> {
+    fn log_as_runs(&mut self, db_id: Option<DbId>, runs: &mut BTreeMap<TableId, Vec<RunMeta>>) -> Result<SeqNo> {
         let (env, into) = (Arc::clone(self.env), self.into.to_path_buf());
         let counter = Arc::clone(&self.next_file);
         let mut flush = |tables: &mut BTreeMap<TableId, Entries>| -> Result<()> {
@@ -131,7 +131,7 @@ impl Repair<'_> {
         };
         let mut tables: BTreeMap<TableId, Entries> = BTreeMap::new();
         let mut bytes = 0;
-        let newest = self.commits(Some(db_id), None, None, &mut |seqno, payload| {
+        let newest = self.commits(db_id, None, None, &mut |seqno, payload| {
             for LogEntry { table, kind, key, value } in log::entries(payload).unwrap_or_default() {
                 bytes += key.len() + value.len() + 64;
                 tables.entry(table).or_default().insert((key, Reverse(seqno)), (kind, value));

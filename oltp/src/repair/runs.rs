@@ -9,7 +9,8 @@ use crate::inspect::run::{Piece, RunFile};
 use crate::manifest::RunMeta;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
-use crate::sstable::block::{BlockCursor, compare};
+use crate::sstable::block::{Block, BlockCursor, compare};
+use crate::sstable::index::Handle;
 use crate::sstable::{Run, RunOptions, RunWriter};
 use crate::sync::Arc;
 
@@ -18,6 +19,53 @@ struct Gap {
     bytes: std::ops::Range<u64>,
     after: Option<Vec<u8>>,
     before: Option<Vec<u8>>,
+}
+
+/// A run being written anew.
+struct Salvage {
+    table: TableId,
+    writer: RunWriter,
+    /// The version written last.
+    last: Option<(Vec<u8>, SeqNo)>,
+    gaps: Vec<Gap>,
+}
+
+impl Salvage {
+    fn take(&mut self, piece: Piece) -> Result<()> {
+        match piece {
+            Piece::Gap { offset, end, separator } => {
+                let after = self.last.as_ref().map(|(key, _)| key.clone());
+                self.gaps.push(Gap { bytes: offset..end, after, before: separator });
+                Ok(())
+            }
+            Piece::Block(handle, block) => self.block(handle, block),
+        }
+    }
+
+    /// Takes the versions of a sound block, as far as they belong where it stands.
+    fn block(&mut self, handle: Handle, block: Arc<Block>) -> Result<()> {
+        let mut cursor = BlockCursor::new(block);
+        let mut is_first = true;
+        while let Ok(true) = cursor.next() {
+            let version = (cursor.key(), cursor.seqno());
+            let fits = crate::key::table_of(version.0) == Some(self.table)
+                && self.last.as_ref().is_none_or(|(key, seqno)| compare((key, *seqno), version).is_lt());
+            if !fits {
+                // A sound block of another file, or one in a wrong place.
+                let end = handle.offset + u64::from(handle.bytes);
+                self.gaps.push(Gap { bytes: handle.offset..end, after: None, before: None });
+                break;
+            }
+            if std::mem::take(&mut is_first) {
+                for gap in self.gaps.iter_mut().rev().take_while(|gap| gap.before.is_none()) {
+                    gap.before = Some(version.0.to_vec());
+                }
+            }
+            self.writer.add(version.0, version.1, cursor.kind(), cursor.value())?;
+            self.last = Some((version.0.to_vec(), version.1));
+        }
+        Ok(())
+    }
 }
 
 impl Repair<'_> {
@@ -53,50 +101,11 @@ impl Repair<'_> {
             }
         };
         let options = RunOptions::default();
-        let mut writer = RunWriter::new(Arc::clone(self.env), self.into, self.next_file(), table, options)?;
-        let mut last: Option<(Vec<u8>, SeqNo)> = None;
-        let (mut gaps, mut faults): (Vec<Gap>, _) = (Vec::new(), run.faults.clone());
-        let walked = run.walk(&mut faults, &mut |piece| {
-            match piece {
-                Piece::Gap { offset, end, separator } => {
-                    let after = last.as_ref().map(|(key, _)| key.clone());
-                    gaps.push(Gap { bytes: offset..end, after, before: separator });
-                }
-                Piece::Block(handle, block) => {
-                    let mut cursor = BlockCursor::new(block);
-                    let mut is_first = true;
-                    while let Ok(true) = cursor.next() {
-                        let version = (cursor.key(), cursor.seqno());
-                        let fits = crate::key::table_of(version.0) == Some(table)
-                            && last.as_ref().is_none_or(|(key, seqno)| compare((key, *seqno), version).is_lt());
-                        if !fits {
-                            // A sound block of another file, or one in a wrong place.
-                            let end = handle.offset + u64::from(handle.bytes);
-                            gaps.push(Gap { bytes: handle.offset..end, after: None, before: None });
-                            break;
-                        }
-                        if std::mem::take(&mut is_first) {
-                            for gap in gaps.iter_mut().rev().take_while(|gap| gap.before.is_none()) {
-                                gap.before = Some(version.0.to_vec());
-                            }
-                        }
-                        writer.add(version.0, version.1, cursor.kind(), cursor.value())?;
-                        last = Some((version.0.to_vec(), version.1));
-                    }
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = walked {
-            // A device that does not give its bytes is a gap to the end.
-            match &error {
-                Error::Io { file, .. } if *file == path => {
-                    let after = last.as_ref().map(|(key, _)| key.clone());
-                    gaps.push(Gap { bytes: 0..u64::MAX, after, before: None });
-                }
-                _ => return Err(error),
-            }
-        }
+        let writer = RunWriter::new(Arc::clone(self.env), self.into, self.next_file(), table, options)?;
+        let mut salvage = Salvage { table, writer, last: None, gaps: Vec::new() };
+        let mut faults = run.faults.clone();
+        run.walk(&mut faults, &mut |piece| salvage.take(piece))?;
+        let Salvage { writer, gaps, .. } = salvage;
         let salvaged = writer.version_count();
         self.report_run(&run, table, meta, &faults, gaps, salvaged);
         if salvaged == 0 {
