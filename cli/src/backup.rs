@@ -36,13 +36,16 @@ pub enum BackupCommand {
         /// The folder of backups
         repository: PathBuf,
     },
-    /// Remove all but the newest backups of each database
+    /// Remove all but the newest backups of each database, and the archived log that none of them needs
     Prune {
         /// The folder of backups
         repository: PathBuf,
         /// How many to keep
         #[arg(long)]
         keep: usize,
+        /// The folder that the log is archived in, if this is the only repository that it belongs to
+        #[arg(long)]
+        archive: Option<PathBuf>,
     },
     /// Remove one backup
     Delete {
@@ -81,9 +84,15 @@ pub fn run(command: BackupCommand, memory_bytes: u64) -> Result<bool> {
         BackupCommand::Create { dir, repository } => create(&dir, &repository, memory_bytes).map(|()| true),
         BackupCommand::List { repository } => list(&open(&repository)),
         BackupCommand::Verify { repository } => verify(&open(&repository)),
-        BackupCommand::Prune { repository, keep } => {
-            let removed = open(&repository).prune(keep)?;
+        BackupCommand::Prune { repository, keep, archive } => {
+            let repository = open(&repository);
+            let removed = repository.prune(keep)?;
             say(&format!("{} backups removed", removed.len()));
+            if let Some(archive) = archive {
+                let pruned = repository.prune_archive(&archive)?;
+                let (count, bytes) = (pruned.file_count, grouped(pruned.bytes));
+                say(&format!("{count} archived log files removed, {bytes} bytes"));
+            }
             Ok(true)
         }
         BackupCommand::Delete { repository, number } => {
@@ -100,8 +109,9 @@ pub fn run(command: BackupCommand, memory_bytes: u64) -> Result<bool> {
                     repository.restore_to(&archive, None, target, &dest)?
                 }
                 None => {
-                    let newest = || repository.list().ok()?.backups.last().map(|backup| backup.number);
-                    let number = number.or_else(newest).context("there are no backups")?;
+                    let newest = || anyhow::Ok(repository.list()?.backups.last().map(|backup| backup.number));
+                    let number = number.map_or_else(newest, |number| Ok(Some(number)))?;
+                    let number = number.context("there are no backups")?;
                     repository.restore(number, &dest)?
                 }
             };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use harness::backup::{Changes, Dice, Picky, REPOSITORY, check_restored, commit, everything, open_at, work};
 use harness::row_tier::RowTier;
 use harness::{DIR, HYBRID, key, row};
-use strata_oltp::backup::{ArchiveOptions, BackupInfo, Repository, Target};
+use strata_oltp::backup::{ArchiveOptions, ArchivePruned, BackupInfo, Repository, Target};
 use strata_oltp::db::Durability;
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::env::sim::{PowerLoss, Repeat, SimEnv};
@@ -179,6 +179,37 @@ fn a_gap_is_named_with_what_can_be_had() {
     assert!(matches!(future, Err(Error::Unreachable { newest, .. }) if newest == changes.newest().0));
 }
 
+/// In the newest file damage may look like the place where copying stopped; a file may be another database's.
+#[test]
+fn damage_to_the_newest_file_and_foreign_files_are_refused() {
+    // Two databases whose files have the same names.
+    let [env, other] = [7, 99].map(|seed| {
+        let (env, db, changes) = prepared_with(seed);
+        let mut dice = Dice::new(18);
+        for _ in 0..3 {
+            commit(&db, 0, &mut dice, &changes).unwrap();
+            db.archive_log().unwrap();
+        }
+        env
+    });
+    let shared = shared(&env);
+    let restore = |dest| repository(&shared).restore_to(Path::new(ARCHIVE), None, Target::Newest, Path::new(dest));
+    let newest = archived(&env).pop().unwrap();
+    let bytes = env.read_file(&newest).unwrap();
+    let (first, last) = (4096 + 20, bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64);
+    env.corrupt(&newest, first, 1).unwrap();
+    match restore("/a") {
+        Err(Error::Corrupt { file, .. }) => assert_eq!(file, newest),
+        // One frame only: nothing proves that there was more.
+        other => assert!(last - first < 600, "{other:?}"),
+    }
+    let foreign = archived(&other).pop().unwrap();
+    assert_eq!(foreign.file_name(), newest.file_name());
+    env.write_file(&newest, &other.read_file(&foreign).unwrap()).unwrap();
+    let error = restore("/b").unwrap_err();
+    assert!(error.to_string().contains("another database"), "{error}");
+}
+
 fn log_files(env: &SimEnv) -> usize {
     env.files()
         .iter()
@@ -291,7 +322,11 @@ fn workload(env: &SimEnv, db: &Db, changes: &Changes) -> Result<(), Error> {
 }
 
 fn prepared() -> (SimEnv, Db, Changes) {
-    let (env, changes) = (SimEnv::new(7), Changes::default());
+    prepared_with(7)
+}
+
+fn prepared_with(seed: u64) -> (SimEnv, Db, Changes) {
+    let (env, changes) = (SimEnv::new(seed), Changes::default());
     let db = open(&shared(&env));
     commit(&db, 0, &mut Dice::new(1), &changes).unwrap();
     repository(&shared(&env)).create(&db).unwrap();
@@ -301,7 +336,18 @@ fn prepared() -> (SimEnv, Db, Changes) {
 /// `safe` commits had been reported as archived.
 fn check_after(env: &SimEnv, changes: &Changes, safe: SeqNo, context: &str) {
     let shared = shared(env);
-    let restore = |dest| repository(&shared).restore_to(Path::new(ARCHIVE), None, Target::Newest, Path::new(dest));
+    let restore = |dest| {
+        let outcome = repository(&shared).restore_to(Path::new(ARCHIVE), None, Target::Newest, Path::new(dest));
+        match outcome {
+            // Before anything was archived the backup is all there is, and the error says so.
+            Err(Error::Unreachable { newest, .. }) if archived(env).is_empty() => {
+                let backup = repository(&shared).list()?.backups.pop().unwrap();
+                assert_eq!(backup.seqno, SeqNo(newest), "{context}");
+                repository(&shared).restore(backup.number, Path::new(dest))
+            }
+            outcome => outcome,
+        }
+    };
     // The database is lost: what was reported as archived comes back, and a prefix in any case.
     let report = restore("/lost").unwrap_or_else(|error| panic!("{context}: {error}"));
     assert!(report.seqno >= safe, "{context}: {} of {safe} archived commits", report.seqno);
@@ -439,6 +485,121 @@ fn a_point_in_time_gives_out_no_row_id_twice() {
     repository(&shared).restore_to(Path::new(ARCHIVE), None, Target::Newest, Path::new("/restored")).unwrap();
     let restored = open_at(&shared, Path::new("/restored"), harness::backup::options(), RowTier::make).unwrap();
     assert!(restored.allocate_row_ids(HYBRID, 1).unwrap() >= first + 3_000_000);
+}
+
+fn log_positions(env: &SimEnv) -> Vec<(PathBuf, u64)> {
+    let first = |path: &PathBuf| u64::from_le_bytes(env.read_file(path).unwrap()[40..48].try_into().unwrap());
+    archived(env).into_iter().map(|path| (path.clone(), first(&path))).collect()
+}
+
+/// The archive is cleared of what no backup needs, all of it and nothing else: whatever could be restored since the oldest
+/// backup that is left still can be, whenever the power fails meanwhile, and the database goes on archiving.
+#[test]
+fn a_pruned_archive_has_what_the_backups_need_and_no_more() {
+    let History { env, db, changes, backups, .. } = history(15, 120);
+    let shared = shared(&env);
+    let restore = |env: &Arc<dyn Env>, target, dest: &str| {
+        repository(env).restore_to(Path::new(ARCHIVE), None, target, Path::new(dest))
+    };
+    let check_from = |env: &Arc<dyn Env>, oldest: &BackupInfo, newest: SeqNo, context: &str| {
+        for (nth, target) in [oldest.seqno, oldest.seqno.next(), SeqNo(oldest.seqno.0.midpoint(newest.0)), newest]
+            .into_iter()
+            .enumerate()
+        {
+            let dest = format!("/{context}-{nth}");
+            let report = restore(env, Target::Commit(target), &dest).unwrap();
+            assert_eq!((report.seqno, report.backup >= oldest.number), (target, true), "{context}");
+            check_restored(env, Path::new(&dest), RowTier::make, target, &changes, 15);
+        }
+    };
+    for (keep, oldest) in [(2, &backups[0]), (1, &backups[1])] {
+        repository(&shared).prune(keep).unwrap();
+        let before = log_positions(&env);
+        let pruned = repository(&shared).prune_archive(Path::new(ARCHIVE)).unwrap();
+        assert_eq!((before.len() - archived(&env).len()) as u64, pruned.file_count);
+        assert!(pruned.file_count > 2 && pruned.bytes > 4096, "{pruned:?}");
+        assert_eq!(repository(&shared).prune_archive(Path::new(ARCHIVE)).unwrap(), ArchivePruned::default());
+        let needless = log_positions(&env).into_iter().skip(1).filter(|(_, at)| *at <= through(&env, oldest));
+        assert_eq!(needless.count(), 0, "the first file that is left is the one that the backup ends in");
+        check_from(&shared, oldest, changes.newest(), &format!("keep-{keep}"));
+    }
+    let early = restore(&shared, Target::Commit(backups[0].seqno.next()), "/early");
+    assert!(matches!(early, Err(Error::Unreachable { .. })), "{early:?}");
+
+    db.close().unwrap();
+    let db = open(&shared);
+    let mut dice = Dice::new(16);
+    (0..10).for_each(|_| commit(&db, 0, &mut dice, &changes).unwrap());
+    db.archive_log().unwrap();
+    check_from(&shared, &backups[1], changes.newest(), "later");
+}
+
+/// Stopped half-way, what is left of the archive is one piece.
+#[test]
+fn power_loss_while_an_archive_is_pruned_costs_nothing() {
+    let mut removed = Vec::new();
+    for stop in 0..4 {
+        let History { env, db, changes, backups, .. } = history(17, 60);
+        repository(&shared(&env)).prune(1).unwrap();
+        let count = archived(&env).len();
+        env.crash_at(env.ops() + stop);
+        let outcome = repository(&shared(&env)).prune_archive(Path::new(ARCHIVE));
+        assert!(outcome.is_err() && env.crashed());
+        drop(db);
+        let env = env.reboot(PowerLoss::Random(stop));
+        removed.push(count - archived(&env).len());
+        let shared = shared(&env);
+        for (nth, target) in [backups[1].seqno.next(), changes.newest()].into_iter().enumerate() {
+            let dest = PathBuf::from(format!("/restored-{nth}"));
+            repository(&shared).restore_to(Path::new(ARCHIVE), None, Target::Commit(target), &dest).unwrap();
+            check_restored(&shared, &dest, RowTier::make, target, &changes, 17);
+        }
+    }
+    assert!(removed.iter().any(|count| *count > 0), "{removed:?}");
+}
+
+/// What nobody can say is not needed stays.
+#[test]
+fn an_archive_is_not_pruned_of_what_may_be_needed() {
+    let History { env, db, backups, .. } = history(16, 60);
+    let shared = shared(&env);
+    let all = archived(&env);
+    let record = Path::new(REPOSITORY).join("backups/0000000001.backup");
+    env.corrupt(&record, 50, 1).unwrap();
+    assert!(matches!(repository(&shared).prune_archive(Path::new(ARCHIVE)), Err(Error::Corrupt { .. })));
+    env.corrupt(&record, 50, 1).unwrap();
+    let other = Repository::new(Arc::clone(&shared), Path::new("/other"));
+    let second = open_at(&shared, Path::new("/second"), options(1 << 30), RowTier::make).unwrap();
+    other.create(&second).unwrap();
+    assert_eq!(other.prune_archive(Path::new(ARCHIVE)).unwrap(), ArchivePruned::default(), "it knows nothing of it");
+    assert!(all.iter().all(|path| env.read_file(path).is_ok()));
+    // A header that cannot be read may be that of a file that is needed.
+    repository(&shared).prune(1).unwrap();
+    let positions = log_positions(&env);
+    let needed = positions.iter().rposition(|(_, first)| *first <= through(&env, &backups[1])).unwrap();
+    env.corrupt(&positions[needed].0, 20, 1).unwrap();
+    repository(&shared).prune_archive(Path::new(ARCHIVE)).unwrap();
+    let left = archived(&env);
+    assert!(left.contains(&positions[needed].0) && left.contains(&positions[needed - 1].0));
+    drop(db);
+}
+
+/// Where the log of the database ended with this backup's commit, out of its record.
+fn through(env: &SimEnv, backup: &BackupInfo) -> u64 {
+    let record = FileKind::Backup.path(Path::new(REPOSITORY), FileId(backup.number));
+    u64::from_le_bytes(env.read_file(&record).unwrap()[48..56].try_into().unwrap())
+}
+
+/// A folder without an archive is no archive without commits.
+#[test]
+fn the_newest_state_is_not_found_in_a_folder_that_has_none() {
+    let (env, db, changes) = prepared();
+    commit(&db, 0, &mut Dice::new(3), &changes).unwrap();
+    db.archive_log().unwrap();
+    let shared = shared(&env);
+    let restore = |archive| repository(&shared).restore_to(Path::new(archive), None, Target::Newest, Path::new("/x"));
+    assert!(matches!(restore("/archvie"), Err(Error::Unreachable { .. })));
+    assert_eq!(restore(ARCHIVE).unwrap().seqno, changes.newest());
 }
 
 /// Files of the log with notes (version 2) are written as they were, and read: the fixture is written with

@@ -17,11 +17,12 @@ use harness::backup::{
     Changes, Dice, Picky, REPOSITORY, check_restored, commit, everything, open_at, options, populated, under_load,
 };
 use harness::row_tier::RowTier;
-use harness::{DIR, HYBRID, key, row};
+use harness::{DIR, HYBRID, ROW, key, row};
 use strata_oltp::backup::Repository;
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::sim::{PowerLoss, Repeat, SimEnv};
+use strata_oltp::wal::{Tail, replay};
 use strata_oltp::{Db, Error, SeqNo};
 
 fn shared(env: &SimEnv) -> Arc<dyn Env> {
@@ -284,6 +285,9 @@ fn a_checkpoint_on_another_file_system_is_copied() {
     let changes = Changes::default();
     let db = populated(&sim, RowTier::make, 7, &changes).unwrap();
     let linked = db.checkpoint(Path::new("/linked")).unwrap();
+    let copy = strata_oltp::manifest::load(&sim, Path::new("/linked")).unwrap().unwrap();
+    let log = replay(&sim, Path::new("/linked"), &copy.db_id, copy.version.wal_start, &mut |_, _| Ok(())).unwrap();
+    assert_eq!(log.tail, Tail::Closed, "damage to its end would pass for a write cut short");
     assert!(linked.linked_count > 2 && linked.copied_count == 0, "{linked:?}");
     check_restored(&shared(&sim), Path::new("/linked"), RowTier::make, linked.seqno, &changes, 7);
     db.close().unwrap();
@@ -306,4 +310,84 @@ fn a_copy_gives_out_no_row_id_twice() {
     assert_eq!(transaction.commit(Durability::Durable).unwrap(), SeqNo(1));
     db.checkpoint(Path::new("/copy")).unwrap();
     assert!(open(&env, "/copy").allocate_row_ids(HYBRID, 1).unwrap() >= first + 10);
+}
+
+/// A directory that was put back to an earlier state by other means gives the same file numbers to other files. What an
+/// earlier backup has under these numbers is not taken for them.
+#[test]
+fn files_of_one_name_and_other_content_are_copied_anew() {
+    let write = |env: &SimEnv, amount: i64| {
+        let db = open(env, DIR);
+        for id in 0..6 {
+            let mut transaction = db.begin().unwrap();
+            for table in [HYBRID, ROW] {
+                transaction.put(table, key(table, id), row(table, id, amount)).unwrap();
+            }
+            transaction.commit(Durability::Durable).unwrap();
+            if id == 3 {
+                db.convert(HYBRID).unwrap();
+            }
+        }
+        // The same number of marks, on other rows.
+        let mut transaction = db.begin().unwrap();
+        transaction.delete(HYBRID, key(HYBRID, i32::try_from(amount).unwrap())).unwrap();
+        transaction.commit(Durability::Durable).unwrap();
+        repository(env).create(&db).unwrap();
+        everything(&db)
+    };
+    let (env, db, _) = prepared(9);
+    drop(db);
+    let database: Vec<_> = env.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(DIR)).collect();
+    let earlier: Vec<_> = database.iter().map(|path| (path, env.read_file(path).unwrap())).collect();
+    write(&env, 1);
+    for (path, _) in env.files().into_iter().filter(|(path, _)| path.starts_with(DIR)) {
+        Env::remove(&env, &path).unwrap();
+    }
+    earlier.iter().for_each(|(path, bytes)| env.write_file(path, bytes).unwrap());
+    let expected = write(&env, 2);
+    assert_eq!(repository(&env).list().unwrap().backups.len(), 3);
+    repository(&env).restore(3, Path::new("/restored")).unwrap();
+    assert_eq!(everything(&open(&env, "/restored")), expected);
+}
+
+/// A file that is gone from the repository is copied again; a run that is damaged in the database is not copied at all.
+#[test]
+fn backups_mend_what_is_gone_and_refuse_what_is_damaged() {
+    let (env, db, _) = prepared(10);
+    let repository = repository(&env);
+    let stored = |env: &SimEnv| {
+        let files = env.files().into_iter().map(|(path, _)| path);
+        files.filter(|path| path.starts_with("/repository/files")).collect::<Vec<_>>()
+    };
+    let gone = stored(&env).pop().unwrap();
+    Env::remove(&env, &gone).unwrap();
+    assert_eq!(repository.verify().unwrap().damaged.len(), 1);
+    assert_eq!(repository.create(&db).unwrap().copied_count, 1);
+    assert!(repository.verify().unwrap().damaged.is_empty());
+    let mut transaction = db.begin().unwrap();
+    transaction.put(HYBRID, key(HYBRID, 1), row(HYBRID, 1, 5)).unwrap();
+    transaction.commit(Durability::Durable).unwrap();
+    db.flush(None).unwrap();
+    let run = env.files().into_iter().map(|(path, _)| path).rfind(|path| path.starts_with("/db/runs")).unwrap();
+    env.corrupt(&run, 3, 1).unwrap();
+    let error = repository.create(&db).unwrap_err();
+    assert!(names(&error, &run), "{error:?}");
+    assert!(names(&db.verify().unwrap_err(), &run), "and a check of the open database says so too");
+    assert_eq!(repository.list().unwrap().backups.len(), 2);
+}
+
+#[test]
+fn a_repository_in_use_is_refused() {
+    let (env, db, _) = prepared(11);
+    let lock = env.lock(&Path::new(REPOSITORY).join("LOCK")).unwrap();
+    let (repository, dest) = (repository(&env), Path::new("/x"));
+    let is_locked = |outcome: Result<(), Error>| assert!(matches!(outcome, Err(Error::Locked { .. })), "{outcome:?}");
+    is_locked(repository.create(&db).map(drop));
+    is_locked(repository.verify().map(drop));
+    is_locked(repository.restore(1, dest).map(drop));
+    is_locked(repository.prune(1).map(drop));
+    is_locked(repository.prune_archive(dest).map(drop));
+    is_locked(repository.delete(1));
+    drop(lock);
+    repository.delete(1).unwrap();
 }

@@ -11,14 +11,18 @@
 //! * only what is durable in the database is copied, so the archive never knows more than a crash leaves;
 //! * a log file is released when it is in the archive, synced, or when more than the stated bound is waiting; the gap
 //!   that this leaves shows in the chain of files and is refused by a restore that would need it;
-//! * commits wait for none of it.
+//! * commits wait for none of it;
+//! * files go only by [`Repository::prune_archive`], the oldest first, when no backup needs them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backup::capture::wall_clock_ms;
+use crate::backup::copy::length_of;
 use crate::backup::log::visit_frames;
+use crate::backup::repository::Repository;
 use crate::db::{Db, Inner};
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
@@ -29,7 +33,7 @@ use crate::seqno::SeqNo;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, PoisonError};
 use crate::wal::header::HEADER_BYTES;
-use crate::wal::reader::{LogReader, SegmentInfo};
+use crate::wal::reader::{LogReader, SegmentInfo, list_files};
 use crate::wal::record::{self, Frame, Identity, RecordKind};
 use crate::wal::writer::describe;
 use crate::wal::{ArchiveGate, DbId, Lsn};
@@ -281,6 +285,61 @@ impl Inner {
         archive.noted_ms.store(now_ms, Ordering::Relaxed);
         self.wal.note(RecordKind::Clock, &now_ms.to_le_bytes())
     }
+}
+
+/// What [`Repository::prune_archive`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArchivePruned {
+    /// Log files.
+    pub file_count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Repository {
+    /// Removes from the folder `archive` the log files that no backup of this repository needs: of each database those that
+    /// lie wholly before its oldest backup. What was archived of databases without a backup here stays, and so does whatever
+    /// backups in *other* repositories do not need: an archive has one repository. The database may go on archiving.
+    ///
+    /// Cost: reads the header of each file that stays.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if a backup's record cannot be read, for it may need anything (nothing is removed then);
+    /// [`Error::Locked`]; I/O, after which all that is needed is still there.
+    pub fn prune_archive(&self, archive: &Path) -> Result<ArchivePruned> {
+        let _lock = self.lock()?;
+        let (records, damaged) = self.records()?;
+        if let Some(error) = damaged.into_iter().next() {
+            return Err(error);
+        }
+        let mut needed: BTreeMap<DbId, Lsn> = BTreeMap::new();
+        for record in &records {
+            let from = needed.entry(record.db_id).or_insert(record.through);
+            *from = record.through.min(*from);
+        }
+        let (env, mut pruned) = (self.env.as_ref(), ArchivePruned::default());
+        for (db_id, from) in needed {
+            let dir = database_dir(archive, &db_id);
+            let files = list_files(env, &dir)?;
+            let needless = &files[..file_of(env, &dir, &files, from).unwrap_or(0)];
+            // Oldest first, so that what is left is one piece whenever this ends.
+            for path in needless.iter().map(|file| FileKind::Wal.path(&dir, *file)) {
+                pruned.bytes += length_of(env, &path)?.unwrap_or(0);
+                env.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+                pruned.file_count += 1;
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+/// Which of `files`, the archived ones of a database, ascending, holds log position `lsn`: the newest that begins at or
+/// before it. None if all begin behind it. Files whose header cannot be read count as newer: whoever reads on meets them.
+pub(crate) fn file_of(env: &dyn Env, dir: &Path, files: &[FileId], lsn: Lsn) -> Option<usize> {
+    files.iter().rposition(|file| {
+        let opened = LogReader::open(env, FileKind::Wal, dir, *file);
+        opened.is_ok_and(|reader| reader.header.first_lsn <= lsn)
+    })
 }
 
 /// The folder of a database in the archive `dir`.

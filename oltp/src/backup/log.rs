@@ -32,8 +32,11 @@ pub(crate) fn visit_frames(
 ) -> Result<()> {
     let mut at = from;
     while at < end {
-        let offset = HEADER_BYTES as u64 + (at.0 - reader.header.first_lsn.0);
         let path = reader.path.clone();
+        let Some(before) = at.0.checked_sub(reader.header.first_lsn.0) else {
+            return Err(Error::corrupt(FileKind::Wal, &path, 0, "the file begins behind the part that it must hold"));
+        };
+        let offset = HEADER_BYTES as u64 + before;
         let Some(frame) = reader.frame_at(offset)?.filter(|frame| frame.end <= end) else {
             return Err(Error::corrupt(FileKind::Wal, &path, offset, "bad record in a part that had been synced"));
         };

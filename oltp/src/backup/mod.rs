@@ -26,7 +26,7 @@ pub(crate) mod record;
 #[cfg(test)]
 mod tests;
 
-pub use archive::{ArchiveOptions, ArchiveStats};
+pub use archive::{ArchiveOptions, ArchivePruned, ArchiveStats};
 pub use checkpoint::CheckpointReport;
 pub use copy::Digest;
 pub use point_in_time::Target;

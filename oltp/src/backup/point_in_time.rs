@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::backup::archive::database_dir;
+use crate::backup::archive::{database_dir, file_of};
 use crate::backup::log::LogCopy;
 use crate::backup::record::BackupRecord;
 use crate::backup::repository::Repository;
@@ -43,7 +43,8 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::Unreachable`] if no backup is old enough, or the archive has a gap or ends before the target: it names the
-    /// missing log positions and the newest commit that can be restored. Otherwise as [`Repository::restore`].
+    /// missing log positions and the newest commit that can be restored; or, for [`Target::Newest`], if there is no archive of
+    /// the database at all. Otherwise as [`Repository::restore`].
     pub fn restore_to(
         &self,
         archive: &Path,
@@ -122,24 +123,24 @@ impl Archived<'_> {
         let is_there = self.target == Target::Commit(record.seqno);
         let mut reached = Reached { lsn: record.through, seqno: record.seqno, done: is_there };
         let files = if is_there { Vec::new() } else { list_files(env, &self.dir)? };
-        let mut readers = files
-            .into_iter()
-            .map(|file| LogReader::open(env, FileKind::Wal, &self.dir, file))
-            .collect::<Result<Vec<_>>>()?;
-        // The file that holds the end of the backup, and those behind it.
-        let first = readers.iter().rposition(|reader| reader.header.first_lsn <= reached.lsn).unwrap_or(0);
-        let count = readers.len();
-        for (at, reader) in readers.iter_mut().enumerate().skip(first) {
+        if files.is_empty() && self.target == Target::Newest {
+            // Else a mistake in the folder's name would go for an archive without commits.
+            return Err(self.unreachable(&reached, format!("there is no log in {}", self.dir.display())));
+        }
+        // The file that holds the end of the backup, and those behind it, one by one: there may be thousands.
+        let first = file_of(env, &self.dir, &files, reached.lsn).unwrap_or(0);
+        for (at, file) in files.iter().enumerate().skip(first) {
             if reached.done {
                 break;
             }
+            let mut reader = LogReader::open(env, FileKind::Wal, &self.dir, *file)?;
             if reader.header.db_id != record.db_id {
                 return Err(Error::corrupt(FileKind::Wal, &reader.path, 16, "the file belongs to another database"));
             }
             if reader.header.first_lsn > reached.lsn {
                 return Err(self.gap(&reached, Some(reader.header.first_lsn)));
             }
-            self.replay_file(reader, at + 1 == count, &mut reached, append, version)?;
+            self.replay_file(&mut reader, at + 1 == files.len(), &mut reached, append, version)?;
         }
         let is_reached = match self.target {
             Target::Newest => true,
@@ -203,6 +204,10 @@ impl Archived<'_> {
             Some(next) => format!("log positions {from} to {next} are missing in {}", self.dir.display()),
             None => format!("the log in {} ends at position {from}", self.dir.display()),
         };
+        self.unreachable(reached, what)
+    }
+
+    fn unreachable(&self, reached: &Reached, what: String) -> Error {
         Error::Unreachable { target: self.target.describe(), what, newest: reached.seqno.0 }
     }
 }
@@ -213,9 +218,8 @@ fn learn_row_ids(frame: &Frame<'_>, version: &mut Version) {
         return;
     }
     let (table, next) = (TableId(read_u32(frame.payload, 0)), read_u64(frame.payload, 4));
-    // An error only means that it knows of more already.
-    let mut learnt = version.clone();
-    if learnt.apply(&Edit::RowIds { table, next }).is_ok() {
-        *version = learnt;
+    if version.table(table).is_none_or(|known| known.next_row_id < next) {
+        // It rises, so that it cannot be refused.
+        let _ = version.apply(&Edit::RowIds { table, next });
     }
 }

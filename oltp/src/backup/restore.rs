@@ -98,7 +98,7 @@ impl Repository {
         let path = FileKind::Wal.path(&self.dir, record.number);
         check_digest(FileKind::Wal, &path, record.log, digest_file(env, &path)?)?;
         let mut reader = LogReader::open(env, FileKind::Wal, &self.dir, record.number)?;
-        let end = Lsn(record.log_start.0 + record.log.bytes.saturating_sub(HEADER_BYTES as u64));
+        let end = Lsn(record.log_start.0.saturating_add(record.log.bytes.saturating_sub(HEADER_BYTES as u64)));
         visit_commits(&mut reader, record.log_start, end, &mut |seqno, payload| {
             if seqno > record.seqno {
                 return Err(Error::corrupt(FileKind::Wal, &path, 0, "holds a commit that the backup does not have"));
