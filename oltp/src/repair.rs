@@ -6,7 +6,8 @@
 //! files ([`rebuild`]).
 //!
 //! Always true:
-//! * every row that was in a sound part is in the result, and the result opens and verifies;
+//! * every row that was in a sound part of a run, of a segment, or of the log behind what was flushed, is in the result, and
+//!   the result opens and verifies;
 //! * whatever is not copied or rebuilt whole is in the report, as a [`Loss`] that names file, bytes, and keys if known;
 //! * a result whose log is not the original's, file by file, is another database, with an identity of its own: it counts
 //!   log positions anew, so that it must never be taken for the original by an archive or a restore;
@@ -124,7 +125,9 @@ impl RepairReport {
 
 /// Brings what can be read of the database in `dir` into the new folder `into`.
 ///
-/// Cost: each file is read twice and written once. Memory: a block or row group per file, and 64 MiB of log.
+/// Cost: each file is read twice and written once; where marks must be made anew, each row of those segments is looked up in
+/// the table's other files. Memory: a block or row group per file, 64 MiB of log, and then the key indexes and 16 bytes per
+/// mark of one table's segments.
 ///
 /// # Errors
 /// [`Error::Locked`] while a process has it open; [`Error::Invalid`] if `into` is not empty, lies in `dir`, or segments

@@ -316,38 +316,45 @@ fn a_copy_gives_out_no_row_id_twice() {
 /// earlier backup has under these numbers is not taken for them.
 #[test]
 fn files_of_one_name_and_other_content_are_copied_anew() {
-    let write = |env: &SimEnv, amount: i64| {
-        let db = open(env, DIR);
-        for id in 0..6 {
-            let mut transaction = db.begin().unwrap();
-            for table in [HYBRID, ROW] {
-                transaction.put(table, key(table, id), row(table, id, amount)).unwrap();
-            }
-            transaction.commit(Durability::Durable).unwrap();
-            if id == 3 {
-                db.convert(HYBRID).unwrap();
-            }
-        }
-        // The same number of marks, on other rows.
+    let commit = |db: &Db, table, id, amount: Option<i64>| {
         let mut transaction = db.begin().unwrap();
-        transaction.delete(HYBRID, key(HYBRID, i32::try_from(amount).unwrap())).unwrap();
+        match amount {
+            Some(amount) => transaction.put(table, key(table, id), row(table, id, amount)).unwrap(),
+            None => transaction.delete(table, key(table, id)).unwrap(),
+        }
         transaction.commit(Durability::Durable).unwrap();
-        repository(env).create(&db).unwrap();
-        everything(&db)
     };
-    let (env, db, _) = prepared(9);
-    drop(db);
-    let database: Vec<_> = env.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(DIR)).collect();
-    let earlier: Vec<_> = database.iter().map(|path| (path, env.read_file(path).unwrap())).collect();
-    write(&env, 1);
-    for (path, _) in env.files().into_iter().filter(|(path, _)| path.starts_with(DIR)) {
-        Env::remove(&env, &path).unwrap();
+    // Either everything is another, or only which rows of a segment are marked.
+    for rewrites in [true, false] {
+        let (env, db, _) = prepared(9);
+        (0..6).for_each(|id| commit(&db, HYBRID, id, Some(0)));
+        db.compact(HYBRID).unwrap();
+        db.close().unwrap();
+        let write = |amount: i64| {
+            let db = open(&env, DIR);
+            for id in (0..6).filter(|_| rewrites) {
+                commit(&db, HYBRID, id, Some(amount));
+                commit(&db, ROW, id, Some(amount));
+                if id == 3 {
+                    db.convert(HYBRID).unwrap();
+                }
+            }
+            commit(&db, HYBRID, i32::try_from(amount).unwrap(), None);
+            repository(&env).create(&db).unwrap();
+            everything(&db)
+        };
+        let database = || env.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(DIR));
+        let earlier: Vec<_> = database().map(|path| (env.read_file(&path).unwrap(), path)).collect();
+        write(1);
+        database().for_each(|path| Env::remove(&env, &path).unwrap());
+        earlier.iter().for_each(|(bytes, path)| env.write_file(path, bytes).unwrap());
+        let expected = write(2);
+        assert_eq!(repository(&env).list().unwrap().backups.len(), 3);
+        repository(&env).restore(3, Path::new("/restored")).unwrap();
+        let restored = everything(&open(&env, "/restored"));
+        let differing = expected.iter().filter(|(key, row)| restored.get(*key) != Some(row)).count();
+        assert_eq!((differing, restored.len()), (0, expected.len()), "rewritten: {rewrites}");
     }
-    earlier.iter().for_each(|(path, bytes)| env.write_file(path, bytes).unwrap());
-    let expected = write(&env, 2);
-    assert_eq!(repository(&env).list().unwrap().backups.len(), 3);
-    repository(&env).restore(3, Path::new("/restored")).unwrap();
-    assert_eq!(everything(&open(&env, "/restored")), expected);
 }
 
 /// A file that is gone from the repository is copied again; a run that is damaged in the database is not copied at all.

@@ -8,7 +8,7 @@
 //! * nothing is changed on disk;
 //! * foreign and damaged bytes never panic: what cannot be read becomes a [`Fault`] with file and offset, and reading
 //!   goes on behind it where the format allows;
-//! * memory is one block, frame or row group, and one line of text.
+//! * memory is one block, frame or row group, one line of text, and the faults.
 
 pub mod dump;
 pub mod fault;

@@ -1,7 +1,8 @@
 //! `verify`: everything that can be checked about a closed database, all faults and not just the first.
 //!
 //! Each file by itself: checksums, order, counts. Then what files say about each other ([`cross`]): manifest and folder,
-//! runs and tables, runs and segments, marks and rows, log and manifest. Reads only; memory is a block per file.
+//! runs and tables, runs and segments, marks and rows, log and manifest. Reads only; memory is a block per file, the key
+//! indexes of a table's segments, and what is found.
 //!
 //! What a crash leaves is no fault: an unfinished end of the log, files that no manifest names yet.
 
