@@ -369,7 +369,8 @@ pub(crate) fn load(
     Ok(contents.into_marks(Sealed { file: Some(id), through, count }))
 }
 
-/// Writes the marks of `segment` through `through` if they changed since the last seal.
+/// Writes the marks of `segment` through `through` if they changed since the last seal. The caller syncs the folder, and
+/// then says so with [`Marks::set_sealed`].
 ///
 /// # Errors
 /// I/O.
@@ -394,9 +395,7 @@ pub(crate) fn seal(
         write_file(env, dir, id, segment, &contents)?;
         Some(id)
     };
-    let sealed = Sealed { file, through, count };
-    marks.set_sealed(sealed);
-    Ok(sealed)
+    Ok(Sealed { file, through, count })
 }
 
 #[cfg(test)]

@@ -206,12 +206,17 @@ impl ColdTier for Store {
             marks.settle(settled);
             let after = delete_vector::seal(env, dir, segment.id(), marks, through, next_file)?;
             is_written |= after.file != before.file;
-            sealed.push(SealedMarks { segment: segment.id(), marks: after.file, marks_through: after.through });
+            sealed.push((segment, after));
         }
         if is_written {
             convert::sync_segments_dir(&self.context)?;
         }
-        Ok(sealed)
+        // Only now, or after a failure the next call would hand over files whose names were never synced.
+        let hand_over = |(segment, after): (&Arc<Segment>, Sealed)| {
+            segment.marks().set_sealed(after);
+            SealedMarks { segment: segment.id(), marks: after.file, marks_through: after.through }
+        };
+        Ok(sealed.into_iter().map(hand_over).collect())
     }
 
     fn verify(&self, view: &dyn ColdView) -> Result<u64> {

@@ -196,7 +196,7 @@ pub trait ColdTier: Send + Sync + 'static {
     /// A segment that is complete further than `through` already is sealed that far again, never less.
     ///
     /// # Errors
-    /// I/O.
+    /// I/O. The caller then removes all files of the call, so the tier must not hold to any of them.
     fn seal(
         &self,
         view: &dyn ColdView,

@@ -236,7 +236,8 @@ impl SimEnv {
     }
 
     /// Operation `op` fails with `kind`, `Once` or from then on `Forever`. A failing write leaves the first half of
-    /// its bytes; a failing sync makes nothing durable, then or later; anything else leaves no trace.
+    /// its bytes; a failing sync makes nothing durable, then or later; anything else leaves no trace. Removing a file never
+    /// fails with `StorageFull`.
     pub fn fail_op(&self, op: u64, kind: io::ErrorKind, repeat: Repeat) {
         self.machine().faults.push(Fault { at: op, kind, repeat });
     }
@@ -349,6 +350,7 @@ impl SimEnv {
         let (number, call) = (machine.log.len() as u64, machine.calls);
         machine.calls += 1;
         let is_sync = matches!(op, Op::Sync(_) | Op::SyncDir(_));
+        let is_remove = matches!(op, Op::Remove(_));
         machine.log.push(op);
         if machine.crash_at.is_some_and(|at| number >= at) {
             machine.crashed = true;
@@ -359,10 +361,12 @@ impl SimEnv {
             }
             return Err(dead());
         }
-        let outcome = if let Some(kind) = machine.fault(number) {
+        // A disk that is full lets files go.
+        let is_spared = |kind| is_remove && kind == io::ErrorKind::StorageFull;
+        let outcome = if let Some(kind) = machine.fault(number).filter(|kind| !is_spared(*kind)) {
             on_fault(&mut machine.disk, 1);
             Err(io::Error::new(kind, format!("injected fault at operation {number}")))
-        } else if let Some(kind) = machine.call_fault(call) {
+        } else if let Some(kind) = machine.call_fault(call).filter(|kind| !is_spared(*kind)) {
             on_fault(&mut machine.disk, call % 3);
             Err(io::Error::new(kind, format!("injected fault at call {call}")))
         } else {

@@ -8,6 +8,7 @@
 //! * a file is named here only after it was synced, and removed only after the edit that drops it was synced (I4);
 //! * a file named `manifest-*` starts with a complete snapshot, so the highest number is the one that counts;
 //! * each open starts a new manifest file, so everything a recovery acts on has been synced by it;
+//! * behind a failed write or sync nothing is appended to that file: what follows goes to a new one (RocksDB does the same);
 //! * nothing enters before the write-ahead log is durable through its newest SeqNo: the caller's duty.
 #![doc = include_str!("FORMAT.md")]
 
@@ -53,7 +54,9 @@ pub struct Manifest {
 
 struct Writer {
     log: ManifestFile,
-    failure: Option<String>,
+    /// Whether a write or sync of `log`, or of a file to follow it, failed. What a crash would leave of it is unknown, and
+    /// Linux reports a lost page only once, so only a new file, synced with its name, can be relied on.
+    in_doubt: bool,
 }
 
 /// A manifest as [`load`] found it.
@@ -112,10 +115,7 @@ impl Manifest {
         let next_file = Arc::new(AtomicU64::new(first_free + 1));
         version.next_file = FileId(first_free + 1);
         let log = ManifestFile::create(env.as_ref(), dir, &db_id, FileId(first_free), previous, &version)?;
-        for old in list_manifests(env.as_ref(), dir)?.into_iter().filter(|&old| old < log.file_id) {
-            let path = FileKind::Manifest.path(dir, old);
-            env.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
-        }
+        remove_before(env.as_ref(), dir, log.file_id)?;
         let version = Arc::new(version);
         let manifest = Manifest {
             env,
@@ -123,7 +123,7 @@ impl Manifest {
             db_id,
             next_file,
             version: ArcSwap::new(Arc::clone(&version)),
-            writer: Mutex::new(Writer { log, failure: None }),
+            writer: Mutex::new(Writer { log, in_doubt: false }),
             roll_bytes: ROLL_BYTES,
         };
         Ok((manifest, version))
@@ -134,13 +134,11 @@ impl Manifest {
     /// Blocks other callers meanwhile; readers of [`Manifest::version`] are not blocked.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if an edit does not fit the version (nothing is written); [`Error::Io`] for a failed write
-    /// or sync, after which it is unknown whether the edits count, and [`Error::Poisoned`] ever after.
+    /// [`Error::Invalid`] if an edit does not fit the version (nothing is written). [`Error::Io`] if neither the file nor a
+    /// new one could be written and synced: the version is as before, but until a later call succeeds a crash may leave these
+    /// edits in effect, so what they name must stay. The next success voids them.
     pub fn append(&self, edits: &[Edit]) -> Result<Arc<Version>> {
         let mut writer = lock(&self.writer);
-        if let Some(reason) = &writer.failure {
-            return Err(Error::Poisoned { reason: reason.clone() });
-        }
         let mut version = (*self.version.load_full()).clone();
         let next_file = Edit::NextFile(FileId(self.next_file.load(Ordering::Acquire)));
         let edits: Vec<Edit> = edits.iter().cloned().chain([next_file]).collect();
@@ -148,33 +146,33 @@ impl Manifest {
             version.apply(edit).map_err(|what| Error::Invalid(format!("manifest edit refused: {what}")))?;
         }
         let payload = edit::encode_edits(&edits);
-        let outcome = if writer.log.end.0 + payload.len() as u64 > self.roll_bytes.max(2 * writer.log.snapshot_bytes) {
-            self.roll(&mut writer, &mut version)
-        } else {
-            writer.log.append(version.last_seqno, &payload)
-        };
-        if let Err(error) = outcome {
-            writer.failure = Some(describe(&error));
-            return Err(error);
+        let is_full = writer.log.end.0 + payload.len() as u64 > self.roll_bytes.max(2 * writer.log.snapshot_bytes);
+        if !is_full && !writer.in_doubt {
+            let outcome = writer.log.append(version.last_seqno, &payload);
+            writer.doubt_if_failed(outcome);
+        }
+        if is_full || writer.in_doubt {
+            self.roll(&mut writer, &mut version)?;
         }
         // Proves the edit durable to a later load, which could otherwise take damage to it for an unfinished write.
-        if let Err(error) = writer.log.write_watermark(version.last_seqno) {
-            writer.failure = Some(describe(&error));
-        }
+        let outcome = writer.log.write_watermark(version.last_seqno);
+        writer.doubt_if_failed(outcome);
         let version = Arc::new(version);
         self.version.store(Arc::clone(&version));
         Ok(version)
     }
 
-    /// Continues in a new file that starts with `version`, then removes the old one.
+    /// Continues in a new file that starts with `version`, then removes the older ones.
     fn roll(&self, writer: &mut Writer, version: &mut Version) -> Result<()> {
         let (id, old) = (self.next_file(), writer.log.file_id);
         version.next_file = FileId(id.0 + 1);
+        // Until its name is synced, either file may be the one that a crash leaves.
+        writer.in_doubt = true;
         writer.log = ManifestFile::create(self.env.as_ref(), &self.dir, &self.db_id, id, Some(old), version)?;
-        let path = FileKind::Manifest.path(&self.dir, old);
-        if let Err(error) = self.env.remove(&path) {
-            // Harmless: the higher number counts, and the next open tries again.
-            tracing::warn!(file = %path.display(), %error, "cannot remove the previous manifest");
+        writer.in_doubt = false;
+        // Harmless if it fails: the highest number counts, and the next open tries again.
+        if let Err(error) = remove_before(self.env.as_ref(), &self.dir, id) {
+            tracing::warn!(error = describe(&error), "cannot remove the previous manifest");
         }
         Ok(())
     }
@@ -228,6 +226,15 @@ pub(crate) fn write_new(env: &dyn Env, dir: &Path, db_id: &DbId, id: FileId, ver
     ManifestFile::create(env, dir, db_id, id, None, version).map(|_| ())
 }
 
+impl Writer {
+    fn doubt_if_failed(&mut self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            tracing::warn!(error = describe(&error), "a write to the manifest failed; it continues in a new file");
+            self.in_doubt = true;
+        }
+    }
+}
+
 /// A manifest file being appended to.
 struct ManifestFile {
     file: Arc<dyn File>,
@@ -258,10 +265,14 @@ impl ManifestFile {
         let payload = edit::encode_edits(&version.snapshot());
         let frames = sealed_frame(identity, RecordKind::ManifestSnapshot, Lsn(0), Lsn(0), version.last_seqno, &payload);
         bytes.extend_from_slice(&frames);
-        let file = env.open(&temporary, OpenMode::CreateNew).map_err(failed("create"))?;
-        file.write_at(0, &bytes).map_err(failed("write"))?;
-        file.sync().map_err(failed("sync"))?;
-        env.rename(&temporary, &path).map_err(failed("rename"))?;
+        let write = || {
+            let file = env.open(&temporary, OpenMode::CreateNew).map_err(failed("create"))?;
+            file.write_at(0, &bytes).map_err(failed("write"))?;
+            file.sync().map_err(failed("sync"))?;
+            env.rename(&temporary, &path).map_err(failed("rename"))?;
+            Ok(file)
+        };
+        let file: Arc<dyn File> = write().inspect_err(|_| drop(env.remove(&temporary)))?;
         env.sync_dir(dir).map_err(failed("sync the folder of"))?;
         let end = Lsn(frames.len() as u64);
         Ok(ManifestFile { file, path, file_id: id, identity, end, durable: end, snapshot_bytes: end.0 })
@@ -368,6 +379,15 @@ fn list_names(env: &dyn Env, folder: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::io("list", folder, error)),
     }
+}
+
+/// Removes the manifests with a lower number than `file`.
+fn remove_before(env: &dyn Env, dir: &Path, file: FileId) -> Result<()> {
+    for old in list_manifests(env, dir)?.into_iter().filter(|&old| old < file) {
+        let path = FileKind::Manifest.path(dir, old);
+        env.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+    }
+    Ok(())
 }
 
 /// Removes manifests that a crash kept from getting their name.

@@ -112,9 +112,14 @@ impl LogFolder {
             return Ok(false);
         }
         let path = self.spare_path((self.next_file)());
-        let file = self.env.open(&path, OpenMode::CreateNew).map_err(|error| Error::io("create", &path, error))?;
-        write_zeros(file.as_ref(), 0, self.options.segment_bytes).map_err(|error| Error::io("fill", &path, error))?;
-        file.sync().map_err(|error| Error::io("sync", &path, error))?;
+        let fill = || {
+            let file = self.env.open(&path, OpenMode::CreateNew).map_err(|error| Error::io("create", &path, error))?;
+            write_zeros(file.as_ref(), 0, self.options.segment_bytes)
+                .map_err(|error| Error::io("fill", &path, error))?;
+            file.sync().map_err(|error| Error::io("sync", &path, error))
+        };
+        // Or a full disk would fill up with attempts, each under a number of its own.
+        fill().inspect_err(|_| drop(self.env.remove(&path)))?;
         lock(&self.spares).push(path);
         Ok(true)
     }

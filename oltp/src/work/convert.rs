@@ -20,6 +20,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::view::{ReadView, TableRows};
 use crate::work::disagreement;
+use crate::work::leftovers::Numbered;
 
 /// Superseded keys left to translate inside the commit mutex: few enough that no commit notices.
 const TRANSLATE_LOCKED_MAX: usize = 64;
@@ -136,8 +137,10 @@ impl Inner {
         let _span = tracing::debug_span!("convert", table = known.schema.table.0).entered();
         let start = self.env.monotonic();
         let (job, view) = self.start_job(known, &plan);
-        let result = self.run_job(known, &plan, &job, &view);
+        let files = Numbered::new(self);
+        let result = self.run_job(known, &plan, &job, &view, &files);
         if result.is_err() {
+            files.discard();
             self.lock_sequencer().jobs.retain(|running| !Arc::ptr_eq(running, &job));
         }
         drop(view);
@@ -166,7 +169,14 @@ impl Inner {
         (job, view)
     }
 
-    fn run_job(&self, known: &Registered, plan: &ColdPlan, job: &Arc<JobLog>, view: &ReadView) -> Result<Event> {
+    fn run_job(
+        &self,
+        known: &Registered,
+        plan: &ColdPlan,
+        job: &Arc<JobLog>,
+        view: &ReadView,
+        files: &Numbered<'_>,
+    ) -> Result<Event> {
         // Commits at or below the horizon may still be on their way into the memtables that `newer` reads.
         self.settle()?;
         let (inputs, newer) = self.job_cursors(known.schema.table, plan, job, view);
@@ -179,7 +189,7 @@ impl Inner {
                 segments: plan.segments.clone(),
                 watermark: self.stripes().oldest(),
                 marks_through: job.through,
-                next_file: &|| self.manifest.next_file(),
+                next_file: &|| files.next_file(),
             },
         )?;
         let event = Event::Converted {

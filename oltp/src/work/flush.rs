@@ -18,6 +18,7 @@ use crate::seqno::SeqNo;
 use crate::sstable::{Compression, Run, RunOptions, RunWriter};
 use crate::view::TableRows;
 use crate::work::disagreement;
+use crate::work::leftovers::Numbered;
 
 impl Db {
     /// Seals and flushes the memtable of `table`, or of every table. When this returns, recovery would read none of
@@ -146,8 +147,9 @@ impl Inner {
         let remove = |run| self.remove_file(FileKind::Run, run);
         let outputs = Outputs { create: &create, remove: &remove, file_bytes_max: u64::MAX };
         let metas = merge_runs(vec![Box::new(memtable.cursor())], &outputs, options)?;
-        let meta = metas.into_iter().next();
-        meta.map(|meta| Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache))).transpose()
+        let Some(meta) = metas.into_iter().next() else { return Ok(None) };
+        let run = Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache));
+        run.map(Some).inspect_err(|_| remove(meta.run))
     }
 
     /// Starts a file of `level`: what is written last and read most seldom is compressed best.
@@ -169,7 +171,8 @@ impl Inner {
         let view = self.views.load();
         let mut edits = vec![Edit::FlushedThrough { table, seqno: through }];
         edits.extend(run.iter().map(|run| Edit::AddRun(run.meta().clone())));
-        edits.extend(self.seal(table, through, view.cold.as_ref())?);
+        let sealed = self.seal(table, through, view.cold.as_ref());
+        edits.extend(sealed.inspect_err(|_| run.iter().for_each(|run| self.remove_file(FileKind::Run, run.id())))?);
         let dropped = self.append_edits(&edits)?;
         let _sequencer = self.lock_sequencer();
         let view = self.views.load();
@@ -187,11 +190,13 @@ impl Inner {
 
     /// Seals the marks of `table` through `through`, as edits.
     fn seal(&self, table: TableId, through: SeqNo, cold: &dyn crate::cold::ColdView) -> Result<Vec<Edit>> {
-        let sealed = self.cold.seal(cold, table, through, &|| self.manifest.next_file())?;
+        let files = Numbered::new(self);
+        let sealed = self.cold.seal(cold, table, through, &|| files.next_file()).inspect_err(|_| files.discard())?;
         Ok(sealed.into_iter().map(Edit::SetMarks).collect())
     }
 
-    /// Appends edits to the manifest; returns the mark files that they replaced.
+    /// Appends edits to the manifest; returns the mark files that they replaced. If it fails, what the edits bring in belongs
+    /// to [`super::leftovers`].
     pub(crate) fn append_edits(&self, edits: &[Edit]) -> Result<Vec<(FileKind, FileId)>> {
         let before: HashMap<FileId, Option<FileId>> =
             self.manifest.version().segments().into_iter().map(|record| (record.segment, record.marks)).collect();
@@ -203,10 +208,14 @@ impl Inner {
             _ => None,
         });
         let replaced: Vec<_> = replaced.collect();
-        match self.history_edit() {
-            Some(history) => self.manifest.append(&[edits, &[history]].concat())?,
-            None => self.manifest.append(edits)?,
+        let appended = match self.history_edit() {
+            Some(history) => self.manifest.append(&[edits, &[history]].concat()),
+            None => self.manifest.append(edits),
         };
+        let version = appended.inspect_err(|_| self.work.leftovers.doubt(edits, &self.manifest.version()))?;
+        for (kind, file) in self.work.leftovers.settle(edits, &version) {
+            self.remove_file(kind, file);
+        }
         Ok(replaced)
     }
 

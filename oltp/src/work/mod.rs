@@ -12,6 +12,7 @@
 
 mod convert;
 mod flush;
+mod leftovers;
 mod merge;
 pub mod pace;
 mod pressure;
@@ -31,6 +32,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use leftovers::Leftovers;
 use pace::{BOUND, IoLimit, Pacer};
 pub use traffic::LevelStats;
 use traffic::TrafficByLevel;
@@ -46,6 +48,8 @@ pub(crate) struct Work {
     pub(crate) installing: Mutex<()>,
     /// When the times of commits were last saved; held while they are.
     pub(crate) times_saved: Mutex<Duration>,
+    /// Files that may be named by the manifest after a crash and are not now.
+    pub(crate) leftovers: Leftovers,
     /// What went through the levels of each table.
     pub(crate) traffic: TrafficByLevel,
     pub(crate) pacer: Pacer,
@@ -85,6 +89,7 @@ impl Work {
             restructuring: Mutex::new(()),
             installing: Mutex::new(()),
             times_saved: Mutex::new(Duration::ZERO),
+            leftovers: Leftovers::default(),
             traffic: TrafficByLevel::default(),
             pacer: Pacer::new(),
             io_limit: IoLimit::of(background_bytes_per_second_max),
