@@ -260,6 +260,9 @@ fn decode_edit(input: &mut Input<'_>) -> Option<Edit> {
         14 => {
             let (is_kept, seqno) = (input.flag()?, SeqNo(input.u64()?));
             let marks = (0..input.u32()?).map(|_| input.time_mark()).collect::<Option<_>>()?;
+            if !is_kept && seqno > SeqNo::ZERO {
+                return None;
+            }
             Edit::History { kept_from: is_kept.then_some(seqno), marks }
         }
         _ => return None,

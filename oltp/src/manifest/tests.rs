@@ -11,6 +11,7 @@ use super::*;
 use crate::cold::{SealedMarks, SegmentRecord};
 use crate::env::sim::{Op, PowerLoss, Repeat, SimEnv};
 use crate::schema::TableId;
+use crate::txn::history::TimeMark;
 use crate::wal::WalStart;
 use crate::wal::tests::hex_example;
 
@@ -390,6 +391,25 @@ fn nothing_is_appended_behind_a_failed_sync() {
     assert_eq!(runs_of(&version, 1), [100, 101, 102]);
 }
 
+/// Found by a fuzzer: a mark of the highest SeqNo stayed, and a snapshot of the version forgot it.
+#[test]
+fn without_history_there_are_no_times() {
+    let mark = TimeMark { at_ms: 5, seqno: SeqNo::MAX, is_gap: false };
+    let mut version = Version::default();
+    version.apply(&Edit::History { kept_from: None, marks: vec![mark] }).expect("fits");
+    assert_eq!(version.times.len(), 0);
+    let marks = |at_ms, seqno| vec![TimeMark { at_ms, seqno: SeqNo(seqno), is_gap: false }];
+    let kept_from = Some(SeqNo(1));
+    version.apply(&Edit::History { kept_from, marks: marks(5, 9) }).expect("fits");
+    version.apply(&Edit::History { kept_from, marks: marks(6, 8) }).expect("fits");
+    assert_eq!(*version.times, marks(6, 8), "or a snapshot of the version would be refused");
+    let mut bytes = encode_edits(&[Edit::History { kept_from: None, marks: Vec::new() }]);
+    assert!(decode_edits(&bytes).is_some());
+    // The SeqNo behind the flag, which stands for nothing.
+    bytes[6] = 1;
+    assert_eq!(decode_edits(&bytes), None, "or the same edit had more than one form");
+}
+
 #[test]
 fn a_copy_is_a_manifest_of_that_version() {
     let env = SimEnv::new(1);
@@ -450,6 +470,20 @@ fn likely_edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+/// Times that rise, as commits do, the highest ones among them.
+fn any_times() -> impl Strategy<Value = Vec<TimeMark>> {
+    let number = || prop_oneof![any::<u64>(), Just(u64::MAX)];
+    proptest::collection::vec((number(), number(), any::<bool>()), 0..5).prop_map(|marks| {
+        let (mut times, mut seqnos): (Vec<u64>, Vec<u64>) =
+            marks.iter().map(|(at_ms, seqno, _)| (*at_ms, *seqno)).unzip();
+        times.sort_unstable();
+        times.dedup();
+        seqnos.sort_unstable();
+        let marks = times.into_iter().zip(seqnos).zip(marks);
+        marks.map(|((at_ms, seqno), (.., is_gap))| TimeMark { at_ms, seqno: SeqNo(seqno), is_gap }).collect()
+    })
+}
+
 fn any_edit() -> impl Strategy<Value = Edit> {
     let table = || any::<u32>().prop_map(TableId);
     let file = || any::<u64>().prop_map(FileId);
@@ -475,6 +509,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         any::<u64>().prop_map(|seqno| Edit::LastSeqNo(SeqNo(seqno))),
         (file(), any::<u64>()).prop_map(|(file, lsn)| Edit::WalReleased(WalStart { file, lsn: Lsn(lsn) })),
         file().prop_map(Edit::NextFile),
+        (proptest::option::of(any::<u64>().prop_map(SeqNo)), any_times())
+            .prop_map(|(kept_from, marks)| Edit::History { kept_from, marks }),
     ]
 }
 

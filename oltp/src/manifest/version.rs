@@ -169,13 +169,14 @@ impl Version {
         // Two writers may come in either order; what is gone stays gone.
         let kept_from = kept_from.map(|seqno| seqno.max(self.kept_from.unwrap_or_default()));
         self.kept_from = kept_from;
-        let oldest = kept_from.unwrap_or(SeqNo::MAX);
         let times = Arc::make_mut(&mut self.times);
-        times.retain(|mark| marks.first().is_none_or(|first| mark.at_ms < first.at_ms));
+        let is_before = |mark: &TimeMark, first: &TimeMark| mark.at_ms < first.at_ms && mark.seqno <= first.seqno;
+        times.retain(|mark| marks.first().is_none_or(|first| is_before(mark, first)));
         times.extend_from_slice(marks);
         // One mark below tells what is too old from what is unknown.
-        let old = times.partition_point(|mark| mark.seqno < oldest);
-        times.drain(..old.saturating_sub(usize::from(kept_from.is_some())));
+        let below = |oldest| times.partition_point(|mark| mark.seqno < oldest).saturating_sub(1);
+        let old = kept_from.map_or(times.len(), below);
+        times.drain(..old);
         Ok(())
     }
 
