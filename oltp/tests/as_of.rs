@@ -283,3 +283,32 @@ proptest! {
         }
     }
 }
+
+/// What a merge or a conversion let go is known to be gone to the next process too, although nothing but that job was
+/// written to the manifest since.
+#[test]
+fn what_a_job_dropped_stays_gone_after_a_crash() {
+    let jobs: [(TableId, fn(&Db) -> Result<()>); 3] =
+        [(ROW, |db| db.merge_runs(ROW)), (HYBRID, |db| db.convert(HYBRID)), (ROW, |db| db.flush(Some(ROW)))];
+    for (table, job) in jobs {
+        let env = SimEnv::new(1);
+        let db = open(&env, RETENTION_MS);
+        seconds(&env, 2);
+        let states: Vec<SeqNo> = (0..3)
+            .map(|amount| {
+                seconds(&env, 3);
+                put(&db, table, 1, amount)
+            })
+            .collect();
+        seconds(&env, 10 * RETENTION_MS / 1_000);
+        job(&db).unwrap();
+        drop(db);
+        let db = open(&env.reboot(PowerLoss::DropUnsynced), RETENTION_MS);
+        for (seqno, amount) in states.into_iter().zip(0..) {
+            match db.snapshot_at(seqno) {
+                Ok(snapshot) => assert_eq!(value(&snapshot, table, 1), Some(row(table, 1, amount)), "at {seqno}"),
+                gone => assert!(is_gone(&gone) && amount < 2, "{gone:?}"),
+            }
+        }
+    }
+}
