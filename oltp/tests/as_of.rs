@@ -288,7 +288,8 @@ proptest! {
 /// written to the manifest since.
 #[test]
 fn what_a_job_dropped_stays_gone_after_a_crash() {
-    let jobs: [(TableId, fn(&Db) -> Result<()>); 3] =
+    type Job = fn(&Db) -> Result<()>;
+    let jobs: [(TableId, Job); 3] =
         [(ROW, |db| db.merge_runs(ROW)), (HYBRID, |db| db.convert(HYBRID)), (ROW, |db| db.flush(Some(ROW)))];
     for (table, job) in jobs {
         let env = SimEnv::new(1);
