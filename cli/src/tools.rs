@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value as Json, json};
 use strata_olap::inspect::Files;
-use strata_oltp::TableId;
 use strata_oltp::env::Env;
+use strata_oltp::env::capped::CappedEnv;
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::inspect::dump::hex;
 use strata_oltp::inspect::log::LogEntry;
@@ -20,6 +20,7 @@ use strata_oltp::inspect::{Dump, TailEvent, WalTail};
 use strata_oltp::iter::VersionKind;
 use strata_oltp::repair::{Effect, Loss, RepairOptions};
 use strata_oltp::row::{RowCodec, RowRef, Value};
+use strata_oltp::{Options, TableId};
 use strata_sql::TableDefinition;
 
 use crate::files;
@@ -29,7 +30,8 @@ use crate::progress::{Timer, grouped};
 const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 
 fn env() -> Arc<dyn Env> {
-    Arc::new(OsEnv::new())
+    // What a tool opens of a large database would otherwise be more than a process may.
+    CappedEnv::around(Arc::new(OsEnv::new()), Options::default().open_files_max)
 }
 
 /// Writes a file or folder as text; `false` if a fault was found.

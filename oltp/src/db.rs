@@ -12,6 +12,7 @@ use crate::cache::BlockCache;
 use crate::cold::ColdTier;
 use crate::commit::Sequencer;
 use crate::compaction::CompactionOptions;
+use crate::env::capped::CappedEnv;
 use crate::env::{Env, FileLock};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
@@ -125,6 +126,7 @@ impl Db {
         listener: Option<Arc<dyn Listener>>,
     ) -> Result<Db> {
         let options = options.within(budget.limit());
+        let env = CappedEnv::around(env, options.open_files_max);
         let inner = Arc::new(recovery::open(env, dir, options, budget, cold, listener)?);
         recovery::settle(&inner)?;
         Ok(Db { inner })
@@ -269,6 +271,17 @@ impl Db {
             gauge("strata_memory_used_bytes", "Bytes taken from the memory budget.", self.inner.budget.used()),
             gauge("strata_memory_limit_bytes", "Size of the memory budget.", self.inner.budget.limit()),
         ]);
+        if let Some(files) = self.inner.env.capped() {
+            list.extend([
+                gauge("strata_open_files", "Runs and segments that have a file open.", files.open_count() as u64),
+                gauge("strata_held_files", "Runs and segments in use, open or not.", files.held_count() as u64),
+                Metric {
+                    name: "strata_files_opened_total",
+                    help: "How often one was opened, for the first time or again.",
+                    value: MetricValue::Counter(files.opened_count()),
+                },
+            ]);
+        }
         list
     }
 

@@ -25,6 +25,9 @@ pub struct Options {
     pub background_bytes_per_second_max: u64,
     /// Share of `memory_bytes_max` that the block cache may hold.
     pub block_cache_bytes_max: u64,
+    /// Most runs and segments that are kept open; others are opened when they are read. Lowered to half of what the process
+    /// may have open, because connections and queries need files too. 10,000 runs of row tables are 320 GiB.
+    pub open_files_max: u64,
     /// The log is kept below about this size and the file in use by flushing the tables that pin its oldest part.
     pub wal_bytes_max: u64,
     /// A hybrid table without a commit for this long has its memtable flushed, so that its tail can be converted.
@@ -61,6 +64,7 @@ impl Default for Options {
             compaction_debt_bytes_max: 4 << 30,
             background_bytes_per_second_max: 0,
             block_cache_bytes_max: 256 << 20,
+            open_files_max: 10_000,
             wal_bytes_max: 1 << 30,
             idle_flush_ms: 500,
             buffered_sync_interval_ms: 100,

@@ -15,6 +15,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use strata_olap::{Store, StoreOptions};
 use strata_oltp::commit::Durability;
 use strata_oltp::env::Env;
+use strata_oltp::env::capped::CappedEnv;
 use strata_oltp::env::mem::MemEnv;
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::schema::StorageKind;
@@ -137,6 +138,8 @@ impl Engine {
     fn open_at(env: Arc<dyn Env>, dir: &Path, mut options: EngineOptions, spill: SpillTo) -> Result<Engine> {
         options.storage.memory_bytes_max = options.memory_budget_bytes;
         let budget = MemoryBudget::new(options.memory_budget_bytes);
+        // Around both stores: rows and segments share the cap.
+        let env = CappedEnv::around(env, options.storage.open_files_max);
         let store = Store::new(Arc::clone(&env), dir, Arc::clone(&budget), options.segments);
         let cold: Arc<dyn ColdTier> = Arc::clone(&store) as Arc<dyn ColdTier>;
         let db = Db::open_with(env, dir, options.storage.clone(), Arc::clone(&budget), cold, None)?;

@@ -43,6 +43,7 @@ fn options(numbers: &mut Numbers) -> Options {
         block_cache_bytes_max: 1 << 20,
         wal_bytes_max: numbers.pick(&[20_000, 200_000, 1 << 30]),
         idle_flush_ms: numbers.pick(&[1, 20, 500]),
+        open_files_max: numbers.pick(&[2, 10_000]),
         wal: WalOptions {
             segment_bytes: numbers.pick(&[8_192, 65_536, 1 << 20]),
             fill_bytes: numbers.pick(&[0, 8_192, 1 << 20]),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strata_oltp::env::{Env, File, OpenMode};
+use strata_oltp::env::{Access, Env, File, OpenMode};
 use strata_oltp::{Error, FileId, FileKind, Result};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -49,7 +49,7 @@ impl SegmentFile {
     /// I/O, or [`Error::Corrupt`] if the file has another length.
     pub fn open(env: &dyn Env, dir: &Path, id: FileId, file_bytes: u64, sums: Vec<u64>) -> Result<SegmentFile> {
         let path = FileKind::Segment.path(dir, id);
-        let file = env.open(&path, OpenMode::Read).map_err(|e| Error::io("open", &path, e))?;
+        let file = env.open_immutable(&path, Access::InOrder).map_err(|e| Error::io("open", &path, e))?;
         let found = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
         if found != file_bytes {
             return Err(Error::corrupt(

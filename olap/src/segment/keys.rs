@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use strata_oltp::env::{Env, File, OpenMode};
+use strata_oltp::env::{Access, Env, File, OpenMode};
 use strata_oltp::{Error, FileId, FileKind, Result, SeqNo};
 
 use super::file::{SumWriter, checksum};
@@ -379,7 +379,7 @@ impl KeyIndex {
     /// I/O, [`Error::Corrupt`], [`Error::NewerFormat`].
     pub fn open(env: &dyn Env, dir: &Path, id: FileId, expected: KeyFile) -> Result<(KeyIndex, ParquetParts)> {
         let path = FileKind::Keys.path(dir, id);
-        let file = env.open(&path, OpenMode::Read).map_err(|e| Error::io("open", &path, e))?;
+        let file = env.open_immutable(&path, Access::Random).map_err(|e| Error::io("open", &path, e))?;
         let file_bytes = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
         let corrupt = |offset, what: &'static str| Error::corrupt(FileKind::Keys, &path, offset, what);
         if file_bytes != expected.file_bytes || file_bytes < (HEADER_BYTES + FOOTER_BYTES) as u64 {

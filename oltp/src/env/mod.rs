@@ -2,10 +2,11 @@
 //!
 //! [`os`] is the real one. [`sim`] keeps un-synced bytes and directory entries apart from synced ones, fails on
 //! demand and crashes on demand, all from one seed. [`mem`] is a plain in-memory directory for databases that need
-//! not outlive the process.
+//! not outlive the process. [`capped`] goes around any of them and bounds how many files are open.
 //!
 //! Always true: no other module of any crate opens a file, reads a clock or draws a random number.
 
+pub mod capped;
 mod direct;
 pub mod mem;
 pub mod os;
@@ -16,6 +17,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use self::capped::CappedEnv;
 
 /// How [`Env::open`] treats the file's existence and what may be done with the handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,14 @@ pub trait Env: Send + Sync + Debug + 'static {
     /// As [`Env::open`].
     fn open_immutable(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
         self.open(path, OpenMode::Read)
+    }
+    /// The environment around another that bounds how many files are open, if this is one.
+    fn capped(&self) -> Option<&CappedEnv> {
+        None
+    }
+    /// How many files the process may have open at a time, if there is a limit.
+    fn open_files_limit(&self) -> Option<u64> {
+        None
     }
     /// As [`Env::open`], for a file that grows by small pieces, each synced at once. What nobody has written yet may turn to
     /// zeros up to 4 KiB behind the end of a piece.

@@ -88,6 +88,10 @@ impl Env for OsEnv {
         Ok(Arc::new(OsFile { file }))
     }
 
+    fn open_files_limit(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+
     fn open_log(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(DirectFile::new(open(path, mode)?, path)?))
     }

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use strata_oltp::compaction::{CompactionOptions, CompactionPolicy};
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
+use strata_oltp::env::capped::CappedEnv;
 use strata_oltp::env::mem::MemEnv;
 use strata_oltp::schema::StorageKind;
 use strata_oltp::{Db, Error, Options, SeqNo, Snapshot, TableId, Transaction};
@@ -125,6 +126,7 @@ impl Machine {
             memtable_bytes_max: 2_000,
             sealed_bytes_max: 6_000,
             idle_flush_ms: u64::MAX,
+            open_files_max: 2,
             wal: small_log(),
             ..Options::default()
         };
@@ -132,7 +134,8 @@ impl Machine {
     }
 
     pub fn with_options(make_tier: MakeTier, options: Options) -> Machine {
-        let env: Arc<dyn Env> = Arc::new(MemEnv::new());
+        // The cold tier shares the cap.
+        let env = CappedEnv::around(Arc::new(MemEnv::new()), options.open_files_max);
         let mut model = Model::default();
         model.states.insert(SeqNo::ZERO, State::default());
         let gate = Arc::default();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strata_oltp::db::Durability;
-use strata_oltp::env::Env;
+use strata_oltp::env::capped::CappedEnv;
 use strata_oltp::env::sim::SimEnv;
 use strata_oltp::schema::StorageKind;
 use strata_oltp::wal::WalOptions;
@@ -62,6 +62,7 @@ pub fn random_options(numbers: &mut Numbers) -> Options {
         memtable_bytes_max: numbers.pick(&[400, 1_000, 2_500, 8_000, 1 << 20]),
         sealed_bytes_max: numbers.pick(&[0, 2_000, 20_000]),
         block_cache_bytes_max: numbers.pick(&[1 << 12, 1 << 16]),
+        open_files_max: numbers.pick(&[1, 3, 10_000]),
         wal_bytes_max: numbers.pick(&[6_000, 30_000, 1 << 30]),
         idle_flush_ms: numbers.pick(&[0, 10, u64::MAX]),
         retention_ms: numbers.pick(&[0, 0, 3_600_000]),
@@ -79,7 +80,7 @@ pub fn random_options(numbers: &mut Numbers) -> Options {
 
 /// Opens the database in `dir` of a simulated machine.
 pub fn open_at(env: &SimEnv, dir: &Path, options: &Options, make_tier: MakeTier, gate: &Arc<Gate>) -> Result<Db> {
-    let shared: Arc<dyn Env> = Arc::new(env.clone());
+    let shared = CappedEnv::around(Arc::new(env.clone()), options.open_files_max);
     let tier = GatedTier::make(make_tier(&shared, dir), gate);
     let db = Db::open(shared, dir, options.clone(), tier)?;
     super::register(&db);
