@@ -9,18 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strata_oltp::cache::BlockCache;
-use strata_oltp::env::Env;
+use strata_oltp::env::os::OsEnv;
 use strata_oltp::env::sim::SimEnv;
+use strata_oltp::env::{Env, OpenMode};
 use strata_oltp::iter::{Cursor, Version};
 use strata_oltp::manifest::RunMeta;
-use strata_oltp::sstable::{Compression, Run, RunOptions, RunWriter};
+use strata_oltp::sstable::{Compression, FilterKind, Run, RunOptions, RunWriter};
 use strata_oltp::{FileId, FileKind, SeqNo, TableId};
 
 const RUN_V1: &[u8] = include_bytes!("../../data/compat/v1/run.bin");
 
-/// Two hundred rows with up to three versions each, compressible and not, empty and larger than a block; enough for
+/// Of both versions: two hundred rows with up to three versions each, compressible and not, empty and larger than a block; enough for
 /// a two-level index.
-fn versions_v1() -> Vec<Version> {
+fn versions() -> Vec<Version> {
     let mut versions = Vec::new();
     for row in 0..200u32 {
         let key = [&[0, 0, 0, 7, 0, 0][..], format!("row {:04}", row * 7).as_bytes()].concat();
@@ -55,31 +56,46 @@ fn directory() -> (Arc<SimEnv>, Arc<dyn Env>, &'static Path) {
     (Arc::clone(&sim), sim, dir)
 }
 
-fn write_v1() -> (Vec<u8>, RunMeta) {
+fn write(filter: FilterKind) -> (Vec<u8>, RunMeta) {
     let (sim, env, dir) = directory();
     let options = RunOptions {
         block_bytes: 512,
         restart_interval: 4,
         compression: Compression::Lz4,
+        filter,
         filter_bits_per_key: 10,
         index_partition_bytes: 512,
     };
     let mut writer = RunWriter::new(env, dir, FileId(4_000_000_007), TableId(7), options).unwrap();
-    for version in versions_v1() {
+    for version in versions() {
         writer.add(&version.key, version.seqno, version.kind, &version.value).unwrap();
     }
     let meta = writer.finish().unwrap();
     (sim.read_file(&FileKind::Run.path(dir, meta.run)).unwrap(), meta)
 }
 
-#[test]
-fn run_v1_is_read() {
-    let (_, meta) = write_v1();
+/// The fixture of version 2, written if it is missing and goldens are refreshed.
+fn stored_v2() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/compat/v2/run.bin");
+    let env = OsEnv::new();
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some()
+        && let Ok(file) = env.open(&path, OpenMode::CreateNew)
+    {
+        file.write_at(0, &write(FilterKind::Fuse).0).unwrap();
+    }
+    let file = env.open(&path, OpenMode::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// What is stored reads as the versions it was made of.
+fn check(stored: &[u8], meta: &RunMeta) {
     let (sim, env, dir) = directory();
-    sim.write_file(&FileKind::Run.path(dir, meta.run), RUN_V1).unwrap();
-    let run = Run::open(&env, dir, &meta, BlockCache::disabled()).unwrap();
+    sim.write_file(&FileKind::Run.path(dir, meta.run), stored).unwrap();
+    let run = Run::open(&env, dir, meta, BlockCache::disabled()).unwrap();
     run.verify().unwrap();
-    let versions = versions_v1();
+    let versions = versions();
     let mut cursor = run.cursor(false);
     for version in &versions {
         cursor.next().unwrap();
@@ -93,9 +109,16 @@ fn run_v1_is_read() {
 }
 
 #[test]
-fn run_v1_is_what_is_written() {
-    let (bytes, _) = write_v1();
-    assert!(bytes == RUN_V1, "run bytes changed: a changed byte is a new format version");
+fn runs_of_every_version_are_read() {
+    check(RUN_V1, &write(FilterKind::Bloom).1);
+    check(&stored_v2(), &write(FilterKind::Fuse).1);
+}
+
+/// With a Bloom filter still as version 1, so that older programs read it.
+#[test]
+fn runs_are_what_is_written() {
+    assert!(write(FilterKind::Fuse).0 == stored_v2(), "run bytes changed: a changed byte is a new format version");
+    assert!(write(FilterKind::Bloom).0 == RUN_V1, "run bytes changed: a changed byte is a new format version");
 }
 
 /// The worked example of the run format.

@@ -153,3 +153,26 @@ fn a_drop_comes_after_what_was_committed_before_it() {
     assert_eq!(contents(&db.snapshot(), ROW).len(), 1);
     assert!(db.version().table(SHORT_LIVED).is_none());
 }
+
+/// Format version of the only run: 2 with a binary fuse filter, 1 without.
+fn version_of_run(env: &SimEnv) -> u32 {
+    let runs = files(env, "run");
+    let bytes = env.read_file(&runs[0]).unwrap();
+    assert_eq!(runs.len(), 1);
+    let at = bytes.len() - 20;
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+/// Files of the last level live long, so they get the filter that is dear to build.
+#[test]
+fn the_last_level_has_the_better_filter() {
+    let env = SimEnv::new(1);
+    let db = open(&env, None);
+    flush_rows(&db, ROW, 1);
+    assert_eq!(version_of_run(&env), 1);
+    // One run alone would be moved as it is.
+    flush_rows(&db, ROW, 2);
+    db.merge_runs(ROW).unwrap();
+    assert_eq!(version_of_run(&env), 2);
+    assert_eq!(contents(&db.snapshot(), ROW).len(), 3);
+}

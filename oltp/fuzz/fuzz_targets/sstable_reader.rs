@@ -1,7 +1,8 @@
 //! A damaged run is refused, by `verify` or by the read that meets the damage; it never yields a wrong version.
 //!
 //! Checksums stop a fuzzer that starts from nothing, so each run of this starts from a file the writer made. The input
-//! is a list of edits of three bytes: offset (u16, little-endian) and a mask to flip there.
+//! is a list of edits of three bytes: offset (u16, little-endian) and a mask to flip there; its length says in which of two
+//! runs, that with a Bloom filter or that with a binary fuse filter.
 #![no_main]
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use strata_oltp::env::mem::MemEnv;
 use strata_oltp::env::{Env, OpenMode};
 use strata_oltp::iter::{Cursor, VersionKind};
 use strata_oltp::manifest::RunMeta;
-use strata_oltp::sstable::{Run, RunOptions, RunWriter};
+use strata_oltp::sstable::{FilterKind, Run, RunOptions, RunWriter};
 use strata_oltp::{FileId, FileKind, SeqNo, TableId};
 
 const DIR: &str = "db";
@@ -28,14 +29,14 @@ fn value(number: u64) -> Vec<u8> {
     vec![number as u8; (number * 37 % 90) as usize]
 }
 
-/// A run of small blocks and index partitions, so that a few kilobytes have every part of the format.
-fn written() -> &'static (RunMeta, Vec<u8>) {
-    static WRITTEN: OnceLock<(RunMeta, Vec<u8>)> = OnceLock::new();
-    WRITTEN.get_or_init(|| {
+/// A run of small blocks and index partitions for each kind of filter, so that a few kilobytes have every part of the format.
+fn written() -> &'static [(RunMeta, Vec<u8>); 2] {
+    static WRITTEN: OnceLock<[(RunMeta, Vec<u8>); 2]> = OnceLock::new();
+    WRITTEN.get_or_init(|| [FilterKind::Bloom, FilterKind::Fuse].map(|filter| {
         let env: Arc<dyn Env> = Arc::new(MemEnv::new());
         let dir = Path::new(DIR);
         env.create_dir_all(&dir.join("runs")).expect("memory has room");
-        let options = RunOptions { block_bytes: 512, index_partition_bytes: 256, ..RunOptions::default() };
+        let options = RunOptions { block_bytes: 512, index_partition_bytes: 256, filter, ..RunOptions::default() };
         let mut writer = RunWriter::new(Arc::clone(&env), dir, ID, TableId(7), options).expect("memory has room");
         for number in 0..KEY_COUNT {
             writer.add(&key(number), SeqNo(number + 1), VersionKind::Put, &value(number)).expect("memory has room");
@@ -45,7 +46,7 @@ fn written() -> &'static (RunMeta, Vec<u8>) {
         let mut bytes = vec![0; meta.file_bytes as usize];
         file.read_at(0, &mut bytes).expect("the file is this long");
         (meta, bytes)
-    })
+    }))
 }
 
 fn read_all(env: &Arc<dyn Env>, meta: &RunMeta) -> Result<(), strata_oltp::Error> {
@@ -71,7 +72,7 @@ fn read_all(env: &Arc<dyn Env>, meta: &RunMeta) -> Result<(), strata_oltp::Error
 }
 
 fuzz_target!(|input: &[u8]| {
-    let (meta, bytes) = written();
+    let (meta, bytes) = &written()[input.len() / 3 % 2];
     let mut damaged = bytes.clone();
     for edit in input.chunks_exact(3) {
         let offset = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % damaged.len();

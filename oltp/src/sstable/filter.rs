@@ -1,16 +1,23 @@
-//! Blocked Bloom filter over whole user keys: one cache line per question.
+//! Filters over whole user keys: what says for certain that a run does not have a key.
 //!
-//! Putze, Sanders, Singler: "Cache-, Hash- and Space-Efficient Bloom Filters" (2007). A key's XXH3-64 is taken once;
-//! its upper half chooses a 512-bit line, its lower half the bits within. Blocking costs a little accuracy against a
-//! plain Bloom filter: ten bits per key give 1.2 % false positives instead of 0.9 %.
+//! A run has one for all its keys. Of two kinds: a [`Bloom`] filter is built in passing and lets one absent key in a hundred
+//! through; a binary [`Fuse`] filter takes ten times as long to build, is a tenth smaller and lets one in 256 through. So
+//! the last level, where files live long and nine keys of ten are, has the second. The first bytes say which it is.
+//!
+//! Both take a key's XXH3-64, so a reader hashes once for all runs and for the hash index of blocks. Why these two and why
+//! so many bits: docs/decisions/0014.
+
+mod bloom;
+mod fuse;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::bloom::Bloom;
+use self::fuse::Fuse;
+use super::FilterKind;
 use super::varint::{Damage, Reader};
-
-const LINE_BYTES: usize = 64;
-const HEADER_BYTES: usize = 8;
+use crate::memory::Reservation;
 
 /// The hash by which a key is known to filters and to the hash index of blocks.
 #[inline]
@@ -18,96 +25,72 @@ pub fn key_hash(key: &[u8]) -> u64 {
     xxh3_64(key)
 }
 
-/// Bit positions of `hash` within its line: multiplicative stepping, the top nine bits of each step.
-#[inline]
-fn bits(hash: u64, probe_count: u32) -> impl Iterator<Item = usize> {
-    let mut step = hash as u32;
-    (0..probe_count).map(move |_| {
-        step = step.wrapping_mul(0x9e37_79b9);
-        (step >> (32 - 9)) as usize
-    })
-}
-
-/// Maps the hash's upper half evenly onto the lines, without a division.
-#[inline]
-fn line(hash: u64, line_count: usize) -> usize {
-    (((hash >> 32) * line_count as u64) >> 32) as usize
-}
-
-/// The filter's bytes for keys with these hashes.
-pub fn build(hashes: &[u64], bits_per_key: u32) -> Vec<u8> {
-    // ln 2 times the bits per key are optimal; a blocked filter wants slightly fewer, hence rounding down.
-    let probe_count = (bits_per_key * 69 / 100).clamp(1, 16);
-    let line_count = (hashes.len() * bits_per_key as usize).div_ceil(8 * LINE_BYTES).max(1);
-    let mut bytes = vec![0; HEADER_BYTES + line_count * LINE_BYTES];
-    bytes[..4].copy_from_slice(&probe_count.to_le_bytes());
-    bytes[4..8].copy_from_slice(&(line_count as u32).to_le_bytes());
-    for &hash in hashes {
-        let at = HEADER_BYTES + line(hash, line_count) * LINE_BYTES;
-        for bit in bits(hash, probe_count) {
-            bytes[at + bit / 8] |= 1 << (bit % 8);
+/// The bytes of a filter for keys with these hashes, and its kind: `kind`, or a Bloom filter where that cannot be: too many
+/// keys to have the memory for, in `memory` or at all, or none found.
+pub fn build(
+    mut hashes: Vec<u64>,
+    kind: FilterKind,
+    bits_per_key: u32,
+    memory: Option<&Reservation>,
+) -> (Vec<u8>, FilterKind) {
+    if kind == FilterKind::Fuse && hashes.len() <= fuse::KEYS_MAX {
+        let bytes = (hashes.len() * fuse::BUILD_BYTES_PER_KEY) as u64;
+        if memory.is_none_or(|memory| memory.try_grow(bytes).is_ok()) {
+            let built = fuse::build(&mut hashes);
+            if let Some(memory) = memory {
+                memory.shrink(bytes);
+            }
+            if let Some(built) = built {
+                return (built, FilterKind::Fuse);
+            }
         }
     }
-    bytes
+    (bloom::build(&hashes, bits_per_key), FilterKind::Bloom)
 }
 
 /// A filter read from a file.
 #[derive(Debug)]
-pub struct Filter {
-    bytes: Bytes,
-    probe_count: u32,
-    line_count: usize,
+pub enum Filter {
+    /// See [`Bloom`].
+    Bloom(Bloom),
+    /// See [`Fuse`].
+    Fuse(Fuse),
 }
 
 impl Filter {
     /// Checks that the header agrees with the length.
     pub fn new(bytes: Bytes) -> Result<Filter, Damage> {
-        let mut header = Reader::new(&bytes, 0);
-        let (probe_count, line_count) = (header.u32()?, header.u32()? as usize);
-        if probe_count == 0 || probe_count > 16 || line_count == 0 {
-            return Err(Damage { at: 0, what: "filter header out of range" });
+        match Reader::new(&bytes, 0).u32()? {
+            fuse::TAG => Fuse::new(bytes).map(Filter::Fuse),
+            _ => Bloom::new(bytes).map(Filter::Bloom),
         }
-        if bytes.len() != HEADER_BYTES + line_count * LINE_BYTES {
-            return Err(Damage { at: 4, what: "filter length disagrees with its header" });
+    }
+
+    /// Which of them it is.
+    pub fn kind(&self) -> FilterKind {
+        match self {
+            Filter::Bloom(_) => FilterKind::Bloom,
+            Filter::Fuse(_) => FilterKind::Fuse,
         }
-        Ok(Filter { bytes, probe_count, line_count })
     }
 
     /// `false` means that no key with this hash is in the run.
     #[inline]
     pub fn may_contain(&self, hash: u64) -> bool {
-        let at = HEADER_BYTES + line(hash, self.line_count) * LINE_BYTES;
-        let line = &self.bytes[at..at + LINE_BYTES];
-        bits(hash, self.probe_count).all(|bit| line[bit / 8] & (1 << (bit % 8)) != 0)
+        match self {
+            Filter::Bloom(bloom) => bloom.may_contain(hash),
+            Filter::Fuse(fuse) => fuse.may_contain(hash),
+        }
     }
 
     /// Bytes held in memory.
     pub fn byte_count(&self) -> usize {
-        self.bytes.len()
+        match self {
+            Filter::Bloom(bloom) => bloom.byte_count(),
+            Filter::Fuse(fuse) => fuse.byte_count(),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_false_negatives_and_few_false_positives() {
-        let hashes: Vec<u64> = (0..20_000u64).map(|i| key_hash(&i.to_be_bytes())).collect();
-        let filter = Filter::new(Bytes::from(build(&hashes, 10))).unwrap();
-        assert!(hashes.iter().all(|&hash| filter.may_contain(hash)));
-        let wrong = (20_000..120_000u64).filter(|i| filter.may_contain(key_hash(&i.to_be_bytes()))).count();
-        assert!(wrong < 1_500, "{wrong} of 100000 absent keys pass");
-    }
-
-    #[test]
-    fn headers_that_disagree_with_the_length_are_rejected() {
-        let bytes = build(&[1, 2, 3], 10);
-        for cut in 0..bytes.len() {
-            assert!(Filter::new(Bytes::copy_from_slice(&bytes[..cut])).is_err());
-        }
-        let mut many = bytes;
-        many[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(Filter::new(Bytes::from(many)).is_err());
-    }
-}
+mod tests;

@@ -44,8 +44,10 @@ pub use writer::RunWriter;
 #[doc = include_str!("FORMAT.md")]
 pub mod format {}
 
-/// Format version written by this program, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// Newest format version that this program reads. A run is written with the oldest that has what is in it.
+pub const FORMAT_VERSION: u32 = FUSE_VERSION;
+/// From this version on a run may have a binary fuse filter.
+pub(crate) const FUSE_VERSION: u32 = 2;
 
 /// How blocks of a run are compressed. A block that would not shrink is stored as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,17 @@ pub enum Compression {
     Zstd,
 }
 
+/// What tells for certain that a run does not have a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FilterKind {
+    /// Blocked Bloom filter: quickly built. For flushes and upper levels, whose files soon go.
+    #[default]
+    Bloom,
+    /// Binary fuse filter: fewer bits and fewer false positives, ten times as dear to build. For the last level. A file for
+    /// which it cannot be built gets a Bloom filter.
+    Fuse,
+}
+
 /// How to write a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -69,7 +82,10 @@ pub struct RunOptions {
     pub restart_interval: u16,
     /// Block compression.
     pub compression: Compression,
-    /// Filter bits per distinct key; ten give about one false positive in a hundred. Zero writes no filter.
+    /// Kind of the filter.
+    pub filter: FilterKind,
+    /// Bits per distinct key of a Bloom filter; ten give about one false positive in a hundred. A binary fuse filter has nine
+    /// and a little whatever is said here. Zero writes no filter.
     pub filter_bits_per_key: u32,
     /// Size at which an index partition is closed; a smaller index has one level and stays in memory.
     pub index_partition_bytes: usize,
@@ -81,6 +97,7 @@ impl Default for RunOptions {
             block_bytes: 8 << 10,
             restart_interval: 16,
             compression: Compression::Lz4,
+            filter: FilterKind::Bloom,
             filter_bits_per_key: 10,
             index_partition_bytes: 64 << 10,
         }

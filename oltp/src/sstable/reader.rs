@@ -17,7 +17,7 @@ use super::index::Handle;
 use super::node::{Leaf, Root};
 use super::properties::Properties;
 use super::varint::Damage;
-use super::{FORMAT_VERSION, verify};
+use super::{FORMAT_VERSION, FUSE_VERSION, FilterKind, verify};
 use crate::cache::slot::Held;
 use crate::cache::{BlockCache, Charge};
 use crate::env::{Access, Env, File};
@@ -63,10 +63,13 @@ impl Run {
         let mut footer = [0; FOOTER_BYTES];
         file.read_at(footer_at, &mut footer).map_err(|e| Error::io("read", &path, e))?;
         let footer = Footer::decode(&footer).map_err(|d| damaged(&path, footer_at, d))?;
-        if footer.version != FORMAT_VERSION {
+        if footer.version > FORMAT_VERSION {
             return Err(Error::NewerFormat { file: path, found: footer.version, supported: FORMAT_VERSION });
         }
         let at_footer = |what: &'static str| Error::corrupt(FileKind::Run, &path, footer_at, what);
+        if footer.version == 0 {
+            return Err(at_footer("format version 0 never existed"));
+        }
         if footer.id != meta.run || footer.table != meta.table {
             return Err(at_footer("file belongs to another run or table"));
         }
@@ -81,6 +84,9 @@ impl Run {
             0 => None,
             _ => Some(Filter::new(load(footer.filter)?).map_err(|d| damaged(&path, footer.filter.offset, d))?),
         };
+        if footer.version < FUSE_VERSION && filter.as_ref().is_some_and(|filter| filter.kind() == FilterKind::Fuse) {
+            return Err(at_footer("a run of version 1 cannot have a binary fuse filter"));
+        }
         let index = decode_index(load(footer.index)?, &footer);
         let (index, index_bytes) = index.map_err(|d| damaged(&path, footer.index.offset, d))?;
         let index = Arc::new(index);

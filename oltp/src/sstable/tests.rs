@@ -15,7 +15,7 @@ use super::filter::{Filter, key_hash};
 use super::footer::{FOOTER_BYTES, Footer};
 use super::index::Handle;
 use super::properties::Properties;
-use super::{Compression, Run, RunOptions, RunWriter, frame};
+use super::{Compression, FilterKind, Run, RunOptions, RunWriter, frame};
 use crate::cache::BlockCache;
 use crate::env::sim::SimEnv;
 use crate::env::{Env, File, FileLock, OpenMode};
@@ -79,13 +79,18 @@ fn small(compression: Compression) -> RunOptions {
 
 fn any_options() -> impl Strategy<Value = RunOptions> {
     let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4), Just(Compression::Zstd)];
-    (compression, 40usize..400, 1u16..8, 0u32..12, prop_oneof![Just(48usize), Just(200), Just(65536)]).prop_map(
-        |(compression, block_bytes, restart_interval, filter_bits_per_key, index_partition_bytes)| RunOptions {
-            block_bytes,
-            restart_interval,
-            compression,
-            filter_bits_per_key,
-            index_partition_bytes,
+    let filter = prop_oneof![Just(FilterKind::Bloom), Just(FilterKind::Fuse)];
+    let index_partition_bytes = prop_oneof![Just(48usize), Just(200), Just(65536)];
+    (compression, 40usize..400, 1u16..8, (filter, 0u32..12), index_partition_bytes).prop_map(
+        |(compression, block_bytes, restart_interval, (filter, filter_bits_per_key), index_partition_bytes)| {
+            RunOptions {
+                block_bytes,
+                restart_interval,
+                compression,
+                filter,
+                filter_bits_per_key,
+                index_partition_bytes,
+            }
         },
     )
 }
@@ -429,7 +434,7 @@ fn a_newer_format_is_refused_by_name() {
     footer.version = 9;
     bytes[at..].copy_from_slice(&footer.encode());
     dir.overwrite(3, &bytes);
-    assert!(matches!(dir.open(&meta), Err(Error::NewerFormat { found: 9, supported: 1, .. })));
+    assert!(matches!(dir.open(&meta), Err(Error::NewerFormat { found: 9, supported: 2, .. })));
 }
 
 #[test]

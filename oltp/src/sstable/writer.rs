@@ -15,7 +15,7 @@ use super::footer::Footer;
 use super::frame::Framer;
 use super::index::{Handle, IndexBuilder, separator};
 use super::properties::{Properties, fold_digest};
-use super::{FORMAT_VERSION, Run, RunOptions};
+use super::{FUSE_VERSION, FilterKind, Run, RunOptions};
 use crate::cache::BlockCache;
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
@@ -299,10 +299,15 @@ impl RunWriter {
 
     /// Filter, index and properties, in file order.
     fn append_metadata(&mut self) -> Result<Footer> {
+        let mut version = 1;
         let filter = if self.options.filter_bits_per_key == 0 {
             Handle { offset: 0, bytes: 0 }
         } else {
-            let bytes = filter::build(&std::mem::take(&mut self.hashes), self.options.filter_bits_per_key);
+            let (hashes, bits_per_key) = (std::mem::take(&mut self.hashes), self.options.filter_bits_per_key);
+            let (bytes, kind) = filter::build(hashes, self.options.filter, bits_per_key, self.memory.as_ref());
+            if kind == FilterKind::Fuse {
+                version = version.max(FUSE_VERSION);
+            }
             self.append(&bytes, false)?
         };
         let index = std::mem::replace(&mut self.index, IndexBuilder::new(0));
@@ -317,7 +322,7 @@ impl RunWriter {
         };
         let properties = self.append(&self.properties.encode(), false)?;
         let (id, table) = (self.id, self.table);
-        Ok(Footer { id, table, index_levels, index, filter, properties, version: FORMAT_VERSION })
+        Ok(Footer { id, table, index_levels, index, filter, properties, version })
     }
 
     /// Removes the unfinished file.

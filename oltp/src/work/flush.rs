@@ -15,7 +15,7 @@ use crate::manifest::levels::LAST_LEVEL;
 use crate::memtable::Memtable;
 use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
-use crate::sstable::{Compression, Run, RunOptions, RunWriter};
+use crate::sstable::{Compression, FilterKind, Run, RunOptions, RunWriter};
 use crate::view::TableRows;
 use crate::work::disagreement;
 use crate::work::leftovers::Numbered;
@@ -154,8 +154,12 @@ impl Inner {
 
     /// Starts a file of `level`: what is written last and read most seldom is compressed best.
     pub(super) fn run_writer(&self, table: TableId, level: u8) -> Result<RunWriter> {
-        let compression = if level == LAST_LEVEL { Compression::Zstd } else { Compression::Lz4 };
-        let options = RunOptions { compression, ..RunOptions::default() };
+        // So is what tells that a key is not there made with most care: nine keys of ten are in it.
+        let (compression, filter) = match level {
+            LAST_LEVEL => (Compression::Zstd, FilterKind::Fuse),
+            _ => (Compression::Lz4, FilterKind::Bloom),
+        };
+        let options = RunOptions { compression, filter, ..RunOptions::default() };
         let writer = RunWriter::new(Arc::clone(&self.env), &self.dir, self.manifest.next_file(), table, options)?;
         Ok(writer.charged(self.budget.reserve("run writers", 0)?).limited(self.work.io_limit.clone()))
     }
