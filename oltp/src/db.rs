@@ -257,6 +257,9 @@ impl Db {
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let stats = self.stats();
+        let tables = self.tables();
+        let values = tables.iter().map(|table| self.value_stats(*table));
+        let values = values.fold((0, 0), |sum, table| (sum.0 + table.file_bytes, sum.1 + table.garbage_bytes));
         let gauge = |name, help, value| Metric { name, help, value: MetricValue::Gauge(value) };
         let mut list = self.inner.metrics.list(self.inner.wal.metrics());
         list.extend([
@@ -266,6 +269,8 @@ impl Db {
                 "Age of the oldest of them in milliseconds, 0 if there is none.",
                 stats.oldest_snapshot_age_ms,
             ),
+            gauge("strata_value_file_bytes", "Bytes of value files.", values.0),
+            gauge("strata_value_garbage_bytes", "Bytes of large values that no run refers to.", values.1),
             gauge("strata_log_live_bytes", "Bytes of log that recovery would read.", stats.wal_bytes),
             gauge("strata_sealed_bytes", "Bytes in sealed memtables that wait for their flush.", stats.sealed_bytes),
             gauge("strata_memory_used_bytes", "Bytes taken from the memory budget.", self.inner.budget.used()),

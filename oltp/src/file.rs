@@ -4,7 +4,7 @@
 //! DIR/LOCK                        held while a process has the directory open
 //! DIR/manifest-0000000001         log of version edits; the highest number is current
 //! DIR/wal/0000000001.wal          write-ahead log segments
-//! DIR/runs/0000000002.run         sorted runs of row versions
+//! DIR/runs/0000000002.run         sorted runs of row versions; .values large values that runs refer to
 //! DIR/segments/0000000003.parquet columns; .keys its key index and filter, .marks its sealed deletion vector
 //! ```
 //!
@@ -35,6 +35,8 @@ pub enum FileKind {
     Wal,
     /// Sorted run of row versions (SSTable).
     Run,
+    /// Large values that runs refer to.
+    Values,
     /// Parquet file of converted rows.
     Segment,
     /// Key index and filter of a segment.
@@ -53,6 +55,7 @@ impl FileKind {
             FileKind::Manifest => dir.join(format!("manifest-{id}")),
             FileKind::Wal => dir.join("wal").join(format!("{id}.wal")),
             FileKind::Run => dir.join("runs").join(format!("{id}.run")),
+            FileKind::Values => dir.join("runs").join(format!("{id}.values")),
             FileKind::Segment => dir.join("segments").join(format!("{id}.parquet")),
             FileKind::Keys => dir.join("segments").join(format!("{id}.keys")),
             FileKind::Marks => dir.join("segments").join(format!("{id}.marks")),
@@ -71,6 +74,7 @@ impl FileKind {
                 let kind = match extension {
                     "wal" => FileKind::Wal,
                     "run" => FileKind::Run,
+                    "values" => FileKind::Values,
                     "parquet" => FileKind::Segment,
                     "keys" => FileKind::Keys,
                     "marks" => FileKind::Marks,
@@ -97,6 +101,7 @@ impl fmt::Display for FileKind {
             FileKind::Manifest => "manifest",
             FileKind::Wal => "write-ahead log",
             FileKind::Run => "run",
+            FileKind::Values => "value file",
             FileKind::Segment => "segment",
             FileKind::Keys => "key index",
             FileKind::Marks => "deletion vector",
@@ -112,9 +117,8 @@ mod tests {
     #[test]
     fn only_our_own_spelling_of_a_name_is_ours() {
         let dir = Path::new("/db");
-        for kind in
-            [FileKind::Manifest, FileKind::Wal, FileKind::Run, FileKind::Segment, FileKind::Keys, FileKind::Marks]
-        {
+        let kinds = [FileKind::Manifest, FileKind::Wal, FileKind::Run, FileKind::Values];
+        for kind in kinds.into_iter().chain([FileKind::Segment, FileKind::Keys, FileKind::Marks]) {
             for id in [FileId(1), FileId(12_345_678_901), FileId(NUMBER_MAX)] {
                 let path = kind.path(dir, id);
                 let name = path.file_name().and_then(|name| name.to_str()).expect("it has one");

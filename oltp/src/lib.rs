@@ -28,6 +28,7 @@ pub mod cache;
 pub mod iter;
 pub mod memtable;
 pub mod sstable;
+pub mod values;
 
 pub mod manifest;
 pub mod wal;

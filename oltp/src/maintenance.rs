@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
 use crate::manifest::{Edit, Version};
 use crate::schema::TableId;
+use crate::values::ValueFiles;
 
 /// What [`Db::verify`] read without finding fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,25 @@ pub struct VerifyReport {
     pub segment_count: u64,
     /// Versions in those runs.
     pub version_count: u64,
+    /// Value files read whole.
+    pub value_file_count: u64,
+    /// References followed to their values.
+    pub value_count: u64,
+}
+
+/// Large values of a table; see [`Db::value_stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ValueStats {
+    /// Value files.
+    pub file_count: u64,
+    /// Their bytes.
+    pub file_bytes: u64,
+    /// Values that runs refer to.
+    pub value_count: u64,
+    /// Stored bytes of these.
+    pub live_bytes: u64,
+    /// Stored bytes of values that no run refers to.
+    pub garbage_bytes: u64,
 }
 
 impl Db {
@@ -57,10 +77,17 @@ impl Db {
     pub fn verify(&self) -> Result<VerifyReport> {
         let view = self.inner.views.load();
         let mut report = VerifyReport::default();
+        let mut values = ValueFiles::new();
         for run in view.tables.values().flat_map(|rows| rows.runs()) {
             run.verify()?;
+            report.value_count += run.verify_values()?;
+            values.extend(run.value_files().iter().map(|(id, file)| (*id, Arc::clone(file))));
             report.run_count += 1;
             report.version_count += run.meta().version_count;
+        }
+        for file in values.values() {
+            file.verify()?;
+            report.value_file_count += 1;
         }
         report.segment_count = self.inner.cold.verify(view.cold.as_ref())?;
         Ok(report)
@@ -76,6 +103,20 @@ impl Db {
     #[must_use]
     pub fn version(&self) -> Arc<Version> {
         self.inner.manifest.version()
+    }
+
+    /// What `table` has in value files, and how much of it is garbage: what no run refers to, so that no snapshot sees it.
+    #[must_use]
+    pub fn value_stats(&self, table: TableId) -> ValueStats {
+        let version = self.inner.manifest.version();
+        let files = version.table(table).into_iter().flat_map(|live| live.values.values());
+        files.fold(ValueStats::default(), |sum, file| ValueStats {
+            file_count: sum.file_count + 1,
+            file_bytes: sum.file_bytes + file.meta.file_bytes,
+            value_count: sum.value_count + file.value_count,
+            live_bytes: sum.live_bytes + file.record_bytes,
+            garbage_bytes: sum.garbage_bytes + file.garbage_bytes(),
+        })
     }
 
     /// Bytes on disk that the database needs: live files, log and manifest; spare log files are left out.

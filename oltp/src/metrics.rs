@@ -148,6 +148,10 @@ pub struct Metrics {
     pub merge_read_bytes: Counter,
     /// Bytes of runs written by merges.
     pub merge_write_bytes: Counter,
+    /// Bytes of value files written, by flushes and merges.
+    pub value_write_bytes: Counter,
+    /// Bytes of values read from sparse value files to be written anew: part of what is in `value_write_bytes`.
+    pub value_move_bytes: Counter,
     /// Conversions of runs into segments, and rewrites of segments.
     pub convert: Histogram,
     /// Background steps that failed and will be tried again.
@@ -204,6 +208,16 @@ impl Metrics {
             times("strata_merge_seconds", "Merges of runs.", &self.merge),
             counter("strata_merge_read_bytes_total", "Bytes of runs read by merges.", &self.merge_read_bytes),
             counter("strata_merge_write_bytes_total", "Bytes of runs written by merges.", &self.merge_write_bytes),
+            counter(
+                "strata_value_write_bytes_total",
+                "Bytes of value files written by flushes and merges.",
+                &self.value_write_bytes,
+            ),
+            counter(
+                "strata_value_move_bytes_total",
+                "Bytes of large values moved out of value files with much garbage.",
+                &self.value_move_bytes,
+            ),
             times("strata_convert_seconds", "Conversions into segments and their rewrites.", &self.convert),
             counter(
                 "strata_background_failures_total",

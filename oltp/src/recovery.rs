@@ -30,6 +30,7 @@ use crate::sync::{Arc, Condvar, Mutex, RwLock};
 use crate::txn::as_of;
 use crate::txn::conflict::{RecentCommits, Room};
 use crate::txn::snapshot::Snapshots;
+use crate::values::{ValueFile, ValueFiles};
 use crate::view::{TableRows, Views};
 use crate::wal::{Frame, Place, RecordKind, ReplayReport, Wal};
 use crate::work::Work;
@@ -163,7 +164,9 @@ fn open_runs(
 ) -> Result<BTreeMap<TableId, TableRows>> {
     let mut tables: BTreeMap<TableId, TableRows> = BTreeMap::new();
     for (table, live) in &version.tables {
-        let runs = live.runs.try_map(|meta| Run::open(env, dir, meta, Arc::clone(cache)))?;
+        let files = live.values.iter().map(|(id, file)| Ok((*id, ValueFile::open(env, dir, &file.meta)?)));
+        let files: ValueFiles = files.collect::<Result<_>>()?;
+        let runs = live.runs.try_map(|meta| Run::open_with(env, dir, meta, Arc::clone(cache), &files))?;
         tables.insert(*table, TableRows::new(runs));
     }
     Ok(tables)

@@ -1,7 +1,7 @@
 //! `repair`: a damaged database into a new folder, with a report of every loss. Never runs by itself.
 //!
 //! The original is only read. What is sound is copied; of the rest, what verifies is written anew: runs block by block
-//! ([`runs`]), segments row group by row group ([`ColdFiles::repair`]), the log up to the first bad record or, if asked,
+//! ([`runs`]), large values one by one ([`values`]), segments row group by row group ([`ColdFiles::repair`]), the log up to the first bad record or, if asked,
 //! all good records ([`logs`]). Indexes and filters come from the data. A manifest that is lost is rebuilt from the
 //! files ([`rebuild`]).
 //!
@@ -17,6 +17,7 @@
 mod logs;
 mod rebuild;
 mod runs;
+mod values;
 
 use std::fmt;
 use std::ops::Range;
@@ -165,6 +166,7 @@ pub fn repair(
         cold,
         options,
         next_file: Arc::new(AtomicU64::new(first_free.max(floor))),
+        values: values::Values::default(),
         newest: SeqNo::ZERO,
         report: RepairReport::default(),
     };
@@ -200,6 +202,7 @@ struct Repair<'a> {
     cold: Option<&'a dyn ColdFiles>,
     options: RepairOptions,
     next_file: Arc<AtomicU64>,
+    values: values::Values,
     /// Newest commit met in a segment.
     newest: SeqNo,
     report: RepairReport,
@@ -234,14 +237,17 @@ impl Repair<'_> {
                 Edit::FlushedThrough { table, seqno: live.flushed_through },
                 Edit::RowIds { table, next: live.next_row_id },
             ];
+            self.look_at_values(&live.values)?;
+            let mut runs = Vec::new();
             for (place, meta) in live.runs.placed() {
-                if let Some(meta) = self.run(meta)? {
-                    edits.push(match place {
-                        Place { level: 0, .. } => Edit::AddRun(meta),
-                        place => Edit::PlaceRuns { table, removed: Vec::new(), added: vec![(place, meta)] },
-                    });
-                }
+                runs.extend(self.run(meta)?.map(|meta| (place, meta)));
             }
+            let needed = runs.iter().flat_map(|(_, meta)| meta.values.iter().map(|share| share.file)).collect();
+            edits.extend(self.keep_values(&live.values, &needed)?);
+            edits.extend(runs.into_iter().map(|(place, meta)| match place {
+                Place { level: 0, .. } => Edit::AddRun(meta),
+                place => Edit::PlaceRuns { table, removed: Vec::new(), added: vec![(place, meta)] },
+            }));
             let mut unmarked = Vec::new();
             for record in live.segments.values() {
                 let found = self.segment(record.segment, Some(record))?;
@@ -317,7 +323,8 @@ impl Repair<'_> {
                     }
                 }
                 for run in &rows {
-                    if let Some((newest, _, _)) = run.get(&key, SeqNo::MAX)?.filter(|found| found.0 > row.seqno) {
+                    let newest = run.get_with(&key, SeqNo::MAX, |seqno, _, _| seqno)?;
+                    if let Some(newest) = newest.filter(|newest| *newest > row.seqno) {
                         note(newest);
                     }
                 }

@@ -136,6 +136,26 @@ impl TableRows {
         Ok(None)
     }
 
+    /// The newest version of `key` at or below `at`, without its row: cheaper than [`TableRows::get`] if that is large.
+    ///
+    /// # Errors
+    /// Corrupt or unreadable runs.
+    pub fn find(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, VersionKind)>> {
+        for memtable in self.memtables().rev() {
+            if let Some((seqno, kind, _)) = memtable.get(key, at) {
+                return Ok(Some((seqno, kind)));
+            }
+        }
+        for sorted in self.runs.sorted_runs().iter().rev() {
+            if let Some(run) = sorted.find(key)
+                && let Some(found) = run.get_with(key, at, |seqno, kind, _| (seqno, kind))?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// Cursors over every component that may hold keys in `keys`, newest component first, each with its kind.
     pub(crate) fn cursors(&self, keys: &Range<&[u8]>) -> Vec<(SourceKind, Box<dyn Cursor>)> {
         let mut cursors: Vec<(SourceKind, Box<dyn Cursor>)> = Vec::new();
@@ -254,9 +274,9 @@ impl ReadView {
     /// Corrupt or unreadable files.
     pub fn contains(&self, table: TableId, key: &[u8], at: SeqNo) -> Result<bool> {
         if let Some(rows) = self.rows(table)
-            && let Some((_, row)) = rows.get(key, at)?
+            && let Some((_, kind)) = rows.find(key, at)?
         {
-            return Ok(row.is_some());
+            return Ok(kind != VersionKind::Delete);
         }
         Ok(self.cold.locate(table, key, at)?.is_some())
     }

@@ -5,7 +5,7 @@
 //! the difference as code.
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails; clippy knows only test functions themselves")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -59,10 +59,15 @@ impl Store {
             unique_keys: versions.windows(2).all(|pair| pair[0].key != pair[1].key),
             checksum: 0,
             created_ms: self.now_ms,
+            values: Vec::new(),
         };
         self.written += versions.len() as u64;
         self.files.insert(run, versions);
         Arc::new(meta)
+    }
+
+    fn pick(&self, moment: Moment) -> Option<CompactionPlan> {
+        pick_compaction(&self.levels, &self.options, moment, &BTreeSet::new())
     }
 
     /// One flush: the last write to a key wins, as in a memtable without snapshots.
@@ -146,7 +151,7 @@ impl Store {
     fn settle(&mut self, stripes: &Stripes) -> usize {
         for step in 0.. {
             assert!(step < 10_000, "compaction does not end: {:?}", self.levels);
-            let Some(plan) = pick_compaction(&self.levels, &self.options, self.moment(stripes.oldest())) else {
+            let Some(plan) = self.pick(self.moment(stripes.oldest())) else {
                 return step;
             };
             self.apply(&plan, stripes.clone());
@@ -261,7 +266,7 @@ impl Runner for Store {
             }
             "pick" => {
                 let moment = self.moment(SeqNo(number(args.take_key("watermark"))?.unwrap_or(9)));
-                output = describe(self, pick_compaction(&self.levels, &self.options, moment));
+                output = describe(self, self.pick(moment));
             }
             "all" => output = describe(self, compact_all(&self.levels)),
             "levels" => {
@@ -359,7 +364,7 @@ proptest! {
                 Step::Row(from) => store.flush((from..=from.saturating_add(5)).map(|key| (vec![key], VersionKind::Put))),
                 Step::Compact(count) => {
                     for _ in 0..count {
-                        let Some(plan) = pick_compaction(&store.levels, &store.options, store.moment(stripes.oldest()))
+                        let Some(plan) = store.pick(store.moment(stripes.oldest()))
                         else { break };
                         store.apply(&plan, stripes.clone());
                     }

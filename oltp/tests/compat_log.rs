@@ -14,6 +14,7 @@ use strata_oltp::env::sim::SimEnv;
 use strata_oltp::env::{Env, OpenMode};
 use strata_oltp::manifest::{Edit, Manifest, Place, RunMeta, load};
 use strata_oltp::txn::TimeMark;
+use strata_oltp::values::{ValueFileMeta, ValueShare};
 use strata_oltp::wal::{DbId, Lsn, RecordKind, Tail, Wal, WalOptions, WalStart, replay};
 use strata_oltp::{FileId, FileKind, SeqNo, TableId};
 
@@ -21,6 +22,7 @@ const WAL_V1: &[u8] = include_bytes!("../../data/compat/v1/wal.bin");
 const MANIFEST_V1: &[u8] = include_bytes!("../../data/compat/v1/manifest.bin");
 const MANIFEST_V2: &[u8] = include_bytes!("../../data/compat/v2/manifest.bin");
 const MANIFEST_V3: &[u8] = include_bytes!("../../data/compat/v3/manifest.bin");
+const MANIFEST_V4: &[u8] = include_bytes!("../../data/compat/v4/manifest.bin");
 const DB_ID: DbId = *b"strata compat v1";
 const DIR: &str = "/db";
 
@@ -60,6 +62,7 @@ fn edits() -> Vec<Edit> {
         unique_keys: true,
         checksum: 0x1234_5678_9abc_def0,
         created_ms: 1_700_000_000_000,
+        values: Vec::new(),
     };
     let record = |segment: u64| SegmentRecord {
         segment: FileId(segment),
@@ -126,12 +129,50 @@ fn edits_v3() -> Vec<Edit> {
     edits
 }
 
+/// [`edits_v3`] and what version 4 brought: value files. Run 65 refers to two of three, and its merge to one.
+fn edits_v4() -> Vec<Edit> {
+    let table = TableId(3);
+    let file = |file: u64| ValueFileMeta {
+        file: FileId(file),
+        table,
+        file_bytes: 100_100,
+        value_count: 20,
+        record_bytes: 100_000,
+        raw_bytes: 200_000,
+        checksum: 0xfedc_ba98_7654_3210,
+        created_ms: 1_700_000_000_000,
+    };
+    let share =
+        |file: u64, value_count| ValueShare { file: FileId(file), value_count, record_bytes: value_count * 5_000 };
+    let sample = match &edits()[0] {
+        Edit::AddRun(run) => run.clone(),
+        edit => panic!("{edit:?} adds no run"),
+    };
+    let run = |run: u64, values| RunMeta {
+        run: FileId(run),
+        seqno_min: SeqNo(59),
+        seqno_max: SeqNo(59),
+        values,
+        ..sample.clone()
+    };
+    let placed = (Place { level: 4, sorted_run: 1 }, run(69, vec![share(67, 7)]));
+    let mut edits = edits_v3();
+    edits.extend([66, 67, 68].map(|number| Edit::AddValueFile(file(number))));
+    edits.extend([
+        Edit::AddRun(run(65, vec![share(66, 20), share(67, 9)])),
+        Edit::DropValueFiles { table, files: vec![FileId(68)] },
+        Edit::PlaceRuns { table, removed: vec![FileId(65)], added: vec![placed] },
+        Edit::DropValueFiles { table, files: vec![FileId(66)] },
+    ]);
+    edits
+}
+
 /// A manifest of number 1 with a snapshot, all kinds of edits and watermarks, as the current program writes it.
 fn written_manifest() -> Vec<u8> {
     let env = SimEnv::new(1);
     let (manifest, _) = Manifest::open(Arc::new(env.clone()), Path::new(DIR)).expect("works");
     (2..70).for_each(|number| assert_eq!(manifest.next_file(), FileId(number)));
-    for edit in edits_v3() {
+    for edit in edits_v4() {
         manifest.append(&[edit]).expect("works");
     }
     env.read_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1))).expect("works")
@@ -156,7 +197,7 @@ fn the_current_version_is_written_byte_for_byte() {
 
 #[test]
 fn the_current_manifest_version_is_written_byte_for_byte() {
-    golden("v3/manifest.bin", MANIFEST_V3, &written_manifest());
+    golden("v4/manifest.bin", MANIFEST_V4, &written_manifest());
 }
 
 #[test]
@@ -175,6 +216,18 @@ fn a_version_1_log_is_replayed() {
     .expect("works");
     assert_eq!(found, commits());
     assert_eq!((report.tail, report.frame_count), (Tail::Open, 5));
+}
+
+#[test]
+fn a_version_4_manifest_is_loaded() {
+    let env = SimEnv::new(1);
+    env.create_dir_all(Path::new(DIR)).expect("works");
+    env.write_file(&FileKind::Manifest.path(Path::new(DIR), FileId(1)), MANIFEST_V4).expect("works");
+    let version = load(&env, Path::new(DIR)).expect("works").expect("works").version;
+    let live: Vec<_> = version.table(TableId(3)).expect("works").values.values().cloned().collect();
+    assert_eq!(live.len(), 1);
+    assert_eq!((live[0].meta.file, live[0].meta.raw_bytes), (FileId(67), 200_000));
+    assert_eq!((live[0].value_count, live[0].record_bytes, live[0].garbage_bytes()), (7, 35_000, 65_000));
 }
 
 #[test]

@@ -12,9 +12,10 @@ use strata_oltp::cache::BlockCache;
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::env::sim::SimEnv;
 use strata_oltp::env::{Env, OpenMode};
-use strata_oltp::iter::{Cursor, Version};
+use strata_oltp::iter::{Cursor, Version, VersionKind};
 use strata_oltp::manifest::RunMeta;
 use strata_oltp::sstable::{Compression, FilterKind, Run, RunOptions, RunWriter};
+use strata_oltp::values::{ValueFile, ValueFileMeta, ValueWriter};
 use strata_oltp::{FileId, FileKind, SeqNo, TableId};
 
 const RUN_V1: &[u8] = include_bytes!("../../data/compat/v1/run.bin");
@@ -119,6 +120,59 @@ fn runs_of_every_version_are_read() {
 fn runs_are_what_is_written() {
     assert!(write(FilterKind::Fuse).0 == stored_v2(), "run bytes changed: a changed byte is a new format version");
     assert!(write(FilterKind::Bloom).0 == RUN_V1, "run bytes changed: a changed byte is a new format version");
+}
+
+/// A run of version 3 and its value file: rows of 30 bytes and more are in the file, compressible and not.
+fn write_v3() -> (Vec<u8>, RunMeta, Vec<u8>, ValueFileMeta) {
+    let (sim, env, dir) = directory();
+    let mut values =
+        ValueWriter::new(Arc::clone(&env), dir, FileId(4_000_000_008), TableId(7), Compression::Lz4).unwrap();
+    let mut run = RunWriter::new(env, dir, FileId(4_000_000_009), TableId(7), RunOptions::default()).unwrap();
+    for version in versions() {
+        if version.value.len() < 30 {
+            run.add(&version.key, version.seqno, version.kind, &version.value).unwrap();
+            continue;
+        }
+        let mut reference = Vec::new();
+        values.add(&version.key, version.seqno, &version.value).unwrap().encode(&mut reference);
+        run.add(&version.key, version.seqno, VersionKind::Reference, &reference).unwrap();
+    }
+    let (values, run) = (values.finish().unwrap(), run.finish().unwrap());
+    let read = |kind: FileKind, id| sim.read_file(&kind.path(dir, id)).unwrap();
+    (read(FileKind::Run, run.run), run, read(FileKind::Values, values.file), values)
+}
+
+/// The fixture `name`, written now if it is missing and that was asked for.
+fn stored(name: &str, written: &[u8]) -> Vec<u8> {
+    let (env, path) = (OsEnv::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/compat").join(name));
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some()
+        && let Ok(file) = env.open(&path, OpenMode::CreateNew)
+    {
+        file.write_at(0, written).unwrap();
+    }
+    let file = env.open(&path, OpenMode::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn run_v3_and_values_v1_are_read_and_written() {
+    let (run_bytes, run, value_bytes, values) = write_v3();
+    let (sim, env, dir) = directory();
+    let (run_v3, values_v1) = (stored("v3/run.bin", &run_bytes), stored("v1/values.bin", &value_bytes));
+    assert!(run_bytes == run_v3 && value_bytes == values_v1, "a changed byte is a new format version");
+    sim.write_file(&FileKind::Run.path(dir, run.run), &run_v3).unwrap();
+    sim.write_file(&FileKind::Values.path(dir, values.file), &values_v1).unwrap();
+    let file = ValueFile::open(&env, dir, &values).unwrap();
+    file.verify().unwrap();
+    let run = Run::open_with(&env, dir, &run, BlockCache::disabled(), &[(values.file, file)].into()).unwrap();
+    run.verify().unwrap();
+    assert!(run.verify_values().unwrap() > 100);
+    for version in versions() {
+        let (seqno, kind, value) = run.get(&version.key, version.seqno).unwrap().unwrap();
+        assert_eq!((seqno, kind, &value[..]), (version.seqno, version.kind, &version.value[..]));
+    }
 }
 
 /// The worked example of the run format.

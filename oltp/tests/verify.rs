@@ -228,7 +228,7 @@ fn forge_run(env: &SimEnv, id: u64, key: &[u8], seqno: SeqNo) -> RunMeta {
 type Lie = (&'static str, fn(&SimEnv, &Manifest) -> Vec<Edit>);
 
 /// What is said of a manifest, and how it lied.
-const LIES: [Lie; 11] = [
+const LIES: [Lie; 13] = [
     // The order of two runs is exchanged, so that a reader would find the older version first.
     ("is in a newer run than", |_, manifest| {
         let first = first_run(manifest);
@@ -250,10 +250,14 @@ const LIES: [Lie; 11] = [
     ("another run or table", |_, manifest| {
         let mut first = first_run(manifest);
         first.table = HYBRID;
+        // To those of another table it cannot refer.
+        first.values.clear();
         vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
     }),
     // A run under two tables.
-    ("is named twice", |_, manifest| vec![Edit::AddRun(RunMeta { table: HYBRID, ..first_run(manifest) })]),
+    ("is named twice", |_, manifest| {
+        vec![Edit::AddRun(RunMeta { table: HYBRID, values: Vec::new(), ..first_run(manifest) })]
+    }),
     // The log is said to begin elsewhere.
     ("another position than the manifest says", |_, manifest| {
         let mut start = manifest.version().wal_start.unwrap();
@@ -262,8 +266,16 @@ const LIES: [Lie; 11] = [
     }),
     // A run of commits that the log is to bring back as well.
     ("through which it was flushed", |_, manifest| {
-        vec![Edit::DropTable { table: ROW }, Edit::AddRun(first_run(manifest))]
+        vec![Edit::DropTable { table: ROW }, Edit::AddRun(RunMeta { values: Vec::new(), ..first_run(manifest) })]
     }),
+    // Fewer bytes of large values than a run refers to, so that its value file would seem to have garbage.
+    ("properties disagree", |_, manifest| {
+        let mut first = first_run(manifest);
+        first.values[0].record_bytes -= 1;
+        vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
+    }),
+    // A value file without a reference.
+    ("no run refers to it", |_, manifest| vec![Edit::RemoveRun { table: ROW, run: first_run(manifest).run }]),
     ("has a number not given out yet", |env, _| vec![Edit::AddRun(forge_run(env, 7_777, &key(ROW, 999), SeqNo(1)))]),
     ("a key of another table", |env, _| vec![Edit::AddRun(forge_run(env, 7_777, &key(HYBRID, 999), SeqNo(1)))]),
     // I5: a version twice.

@@ -105,7 +105,8 @@ fn read_rows(cursor: &mut VisibleCursor, builder: &mut BatchBuilder, rows_max: u
     let (mut memtable_rows, mut run_rows) = (0, 0);
     while memtable_rows + run_rows < rows_max && cursor.next().map_err(external)? {
         if wants_values {
-            builder.push(cursor.value(), cursor.seqno()).map_err(external)?;
+            let seqno = cursor.seqno();
+            builder.push(cursor.value().map_err(external)?, seqno).map_err(external)?;
         }
         match cursor.source() {
             SourceKind::Run => run_rows += 1,

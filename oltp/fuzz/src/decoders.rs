@@ -22,6 +22,7 @@ use crate::sstable::footer::{FOOTER_BYTES, Footer};
 use crate::sstable::frame;
 use crate::sstable::index::Handle;
 use crate::sstable::properties::Properties;
+use crate::values::{self, Record, ValueRef};
 use crate::wal::Lsn;
 use crate::wal::header::{FileHeader, HEADER_BYTES};
 use crate::wal::record::{Identity, RecordKind, begin_frame, decode_frame, seal_frame};
@@ -189,14 +190,48 @@ pub fn properties(input: &[u8]) {
     assert_eq!((again.key_min, again.key_max), (properties.key_min, properties.key_max));
 }
 
+/// A reference to a large value, the record it leads to, and the end of a value file.
+pub fn values(input: &[u8]) {
+    if let Ok(at) = ValueRef::decode(input) {
+        let mut bytes = Vec::new();
+        at.encode(&mut bytes);
+        assert_eq!(ValueRef::decode(&bytes), Ok(at));
+    }
+    if let Ok(record) = Record::decode(&Bytes::copy_from_slice(input)) {
+        assert!(record.key.len() + record.value.len() < input.len());
+    }
+    let mut bytes = [0; values::footer::FOOTER_BYTES];
+    let count = input.len().min(bytes.len());
+    bytes[..count].copy_from_slice(&input[..count]);
+    let _ = values::footer::Footer::decode(&bytes);
+    let body = bytes.len() - 16;
+    bytes[body + 8..].copy_from_slice(b"STRATVAL");
+    let checksum = xxh3_64(&bytes[..body]);
+    bytes[body..body + 8].copy_from_slice(&checksum.to_le_bytes());
+    if let Ok(footer) = values::footer::Footer::decode(&bytes) {
+        assert!(footer.version > values::FORMAT_VERSION || footer.encode() == bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::iter::VersionKind;
     use crate::sstable::block::BlockBuilder;
 
-    const TARGETS: [fn(&[u8]); 10] =
-        [manifest, commit_record, log_frame, file_header, stored_block, block, index, filter, footer, properties];
+    const TARGETS: [fn(&[u8]); 11] = [
+        manifest,
+        commit_record,
+        log_frame,
+        file_header,
+        stored_block,
+        block,
+        index,
+        filter,
+        footer,
+        properties,
+        values,
+    ];
 
     /// Something for each target to start from: two edits of the manifest, a block, and nothing much.
     fn seeds() -> Vec<Vec<u8>> {

@@ -187,7 +187,7 @@ fn decode_file(bytes: &[u8], at: usize) -> Option<StoredFile> {
 }
 
 /// Kinds of files that a version names.
-const KINDS: [FileKind; 4] = [FileKind::Run, FileKind::Segment, FileKind::Keys, FileKind::Marks];
+const KINDS: [FileKind; 5] = [FileKind::Run, FileKind::Segment, FileKind::Keys, FileKind::Marks, FileKind::Values];
 
 fn tag(kind: FileKind) -> u8 {
     match kind {
@@ -195,6 +195,7 @@ fn tag(kind: FileKind) -> u8 {
         FileKind::Segment => 2,
         FileKind::Keys => 3,
         FileKind::Marks => 4,
+        FileKind::Values => 5,
         // A version names no others; a reader takes 0 for an unknown kind.
         FileKind::Manifest | FileKind::Wal | FileKind::Backup => 0,
     }

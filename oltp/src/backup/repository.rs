@@ -285,7 +285,7 @@ impl Repository {
         }
         let temporary = self.dir.join("files").join(format!("{id}.tmp"));
         let digest = copy_file(env, &from, &temporary)?;
-        if let Some(expected) = run_digest(&capture.version, kind, id) {
+        if let Some(expected) = recorded_digest(&capture.version, kind, id) {
             // A damaged file must not look like a good one from here on.
             check_digest(kind, &from, expected, digest)?;
         }
@@ -379,7 +379,7 @@ impl<'a> Stored<'a> {
         self.0.iter().find_map(|record| {
             let file = record.files.iter().find(|file| (file.kind, file.id) == (kind, id))?;
             let is_same = match kind {
-                FileKind::Run => run_digest(version, kind, id) == Some(file.digest),
+                FileKind::Run | FileKind::Values => recorded_digest(version, kind, id) == Some(file.digest),
                 _ => owner(version, kind, id) == owner(&record.version, kind, id),
             };
             is_same.then_some(*file)
@@ -397,11 +397,20 @@ fn owner(version: &Version, kind: FileKind, id: FileId) -> Option<SegmentRecord>
     Some(SegmentRecord { marks: None, marks_through: SeqNo::ZERO, ..found })
 }
 
-/// Length and checksum of a run, as the manifest has them.
-fn run_digest(version: &Version, kind: FileKind, id: FileId) -> Option<Digest> {
-    let mut runs = version.tables.values().flat_map(|table| table.runs.iter());
-    let meta = runs.find(|meta| kind == FileKind::Run && meta.run == id)?;
-    Some(Digest { bytes: meta.file_bytes, checksum: meta.checksum })
+/// Length and checksum of a run or value file, as the manifest has them.
+fn recorded_digest(version: &Version, kind: FileKind, id: FileId) -> Option<Digest> {
+    let mut tables = version.tables.values();
+    match kind {
+        FileKind::Run => {
+            let meta = tables.flat_map(|table| table.runs.iter()).find(|meta| meta.run == id)?;
+            Some(Digest { bytes: meta.file_bytes, checksum: meta.checksum })
+        }
+        FileKind::Values => {
+            let meta = &tables.find_map(|table| table.values.get(&id))?.meta;
+            Some(Digest { bytes: meta.file_bytes, checksum: meta.checksum })
+        }
+        _ => None,
+    }
 }
 
 /// Whether a file is what it must be.

@@ -181,8 +181,8 @@ impl Reader<'_> {
         };
         let (key_at, key_bytes) = self.span()?;
         let (value_at, value_bytes) = match kind {
-            VersionKind::Put => self.span()?,
             VersionKind::Delete => (key_at + key_bytes, 0),
+            VersionKind::Put | VersionKind::Reference => self.span()?,
         };
         Ok(EntrySpan { kind, key_at, key_bytes, value_at, value_bytes })
     }

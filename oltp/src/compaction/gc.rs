@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::error::Result;
 use crate::iter::{Cursor, VersionKind};
 use crate::seqno::SeqNo;
@@ -104,7 +106,7 @@ impl<C: Cursor> GcCursor<C> {
         }
         self.decided = Some(stripe);
         // In a newer stripe a tombstone hides what an older snapshot still sees.
-        stripe > 0 || self.input.kind() == VersionKind::Put || self.options.tombstones == Tombstones::Keep
+        stripe > 0 || self.input.kind() != VersionKind::Delete || self.options.tombstones == Tombstones::Keep
     }
 }
 
@@ -127,6 +129,10 @@ impl<C: Cursor> Cursor for GcCursor<C> {
 
     fn value(&self) -> &[u8] {
         self.input.value()
+    }
+
+    fn load(&self) -> Result<Bytes> {
+        self.input.load()
     }
 
     fn next(&mut self) -> Result<()> {

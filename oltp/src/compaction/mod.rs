@@ -29,6 +29,6 @@ pub mod options;
 pub mod picker;
 
 pub use gc::{GcCursor, GcOptions, Stripes};
-pub use job::{Outputs, merge_runs};
+pub use job::{Merged, Outputs, ValueOutputs, merge_runs};
 pub use options::{CompactionOptions, CompactionPolicy};
-pub use picker::{CompactionPlan, CompactionWork, LevelBytes, Moment, compact_all, pick_compaction};
+pub use picker::{CompactionPlan, CompactionWork, LevelBytes, Moment, compact_all, pick_compaction, pick_values};

@@ -58,6 +58,15 @@ pub struct CompactionOptions {
     /// Tombstones move on, in whatever level, when their file has been there for this long: deleted rows are gone from
     /// disk after as many of these as there are levels in use.
     pub tombstone_age_ms_max: u64,
+    /// Rows of at least so many encoded bytes go to value files when they are flushed; 0 for none. At 4 KiB a row is half
+    /// a block, so moving it costs a merge forty times what moving a reference to it does, and the one read more is small
+    /// beside the row itself.
+    pub large_value_bytes: u64,
+    /// A value file with at least this share of garbage is emptied: its other values are written to a new one. At half, a
+    /// value is rewritten about once in its life, and value files take at most twice what is alive.
+    pub value_garbage_percent_min: u32,
+    /// Value files are cut at this size. As large as a few memtables, so that what is garbage frees space soon.
+    pub value_file_bytes_max: u64,
 }
 
 impl Default for CompactionOptions {
@@ -72,26 +81,27 @@ impl Default for CompactionOptions {
             job_bytes_max: 1 << 30,
             tombstone_percent_min: 25,
             tombstone_age_ms_max: 24 * 3_600_000,
+            large_value_bytes: 4 << 10,
+            value_garbage_percent_min: 50,
+            value_file_bytes_max: 128 << 20,
         }
     }
 }
 
 impl CompactionOptions {
-    /// Sets the option that `CREATE TABLE … WITH` calls `name`: `compaction`, `size_ratio` or `runs_per_level`. Follow the
-    /// last with [`CompactionOptions::check`]. `false` if there is no option of that name here.
+    /// Sets the option that `CREATE TABLE … WITH` calls `name`: `compaction`, `size_ratio`, `runs_per_level` or
+    /// `large_value_bytes`. Follow the last with [`CompactionOptions::check`]. `false` if there is no option of that name here.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it does not take `value`.
     pub fn set(&mut self, name: &str, value: &str) -> Result<bool> {
-        let number = || {
-            value
-                .parse::<u32>()
-                .map_err(|_| Error::Invalid(format!("{name} is a whole number, which '{value}' is not")))
-        };
+        let refused = || Error::Invalid(format!("{name} is a whole number, which '{value}' is not"));
+        let number = || value.parse::<u32>().map_err(|_| refused());
         match name {
             "compaction" => self.policy = value.parse()?,
             "size_ratio" => self.size_ratio = number()?,
             "runs_per_level" => self.runs_per_level = Some(number()?),
+            "large_value_bytes" => self.large_value_bytes = value.parse().map_err(|_| refused())?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -116,6 +126,12 @@ impl CompactionOptions {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Size from which a row goes to a value file, if any does.
+    #[must_use]
+    pub fn large_bytes_min(&self) -> Option<u64> {
+        Some(self.large_value_bytes).filter(|bytes| *bytes > 0)
     }
 
     /// Most sorted runs of `level` at rest: K of the paper, or Z for the last level.
@@ -154,7 +170,11 @@ impl FromStr for CompactionPolicy {
 impl fmt::Display for CompactionOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "compaction = '{}', size_ratio = {}", self.policy, self.size_ratio)?;
-        self.runs_per_level.map_or(Ok(()), |runs| write!(f, ", runs_per_level = {runs}"))
+        self.runs_per_level.map_or(Ok(()), |runs| write!(f, ", runs_per_level = {runs}"))?;
+        match self.large_value_bytes {
+            bytes if bytes == CompactionOptions::default().large_value_bytes => Ok(()),
+            bytes => write!(f, ", large_value_bytes = {bytes}"),
+        }
     }
 }
 
@@ -182,9 +202,11 @@ mod tests {
     fn options_come_back_from_their_text() {
         for policy in [CompactionPolicy::Leveled, CompactionPolicy::Tiered, CompactionPolicy::LazyLeveled] {
             for runs_per_level in [None, Some(1)] {
-                let options =
-                    CompactionOptions { policy, runs_per_level, size_ratio: 5, ..CompactionOptions::default() };
-                assert_eq!(options.to_string().parse::<CompactionOptions>().unwrap(), options);
+                for large_value_bytes in [0, 4 << 10, 1 << 40] {
+                    let shape = CompactionOptions { policy, runs_per_level, size_ratio: 5, ..Default::default() };
+                    let options = CompactionOptions { large_value_bytes, ..shape };
+                    assert_eq!(options.to_string().parse::<CompactionOptions>().unwrap(), options);
+                }
             }
         }
         assert_eq!("".parse::<CompactionOptions>().unwrap(), CompactionOptions::default());
@@ -198,6 +220,7 @@ mod tests {
             "compaction is 'leveled', 'tiered' or 'lazy-leveled', which 'fast' is not"
         );
         assert_eq!(refused("size_ratio = 1"), "size_ratio is 2 to 64, which 1 is not");
+        assert_eq!(refused("large_value_bytes = -1"), "large_value_bytes is a whole number, which '-1' is not");
         assert_eq!(refused("size_ratio = many"), "size_ratio is a whole number, which 'many' is not");
         assert_eq!(
             refused("compaction = 'tiered', runs_per_level = 8"),

@@ -19,10 +19,12 @@
 //! level above it a `size_ratio`-th, and each sorted run of the first in use at most `first_level_bytes_max`. So the upper levels never hold
 //! more than about 1 / (`size_ratio` - 1) of the table, however large it is.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::gc::Tombstones;
 use super::options::CompactionOptions;
+use crate::file::FileId;
 use crate::manifest::RunMeta;
 use crate::manifest::levels::{LAST_LEVEL, LEVEL_COUNT, Leveled, Levels, Place, SortedRun};
 use crate::seqno::SeqNo;
@@ -70,15 +72,28 @@ pub struct LevelBytes {
     pub sorted_runs: usize,
 }
 
-/// The next compaction of `levels`, if one is due.
+/// The next compaction of `levels`, if one is due. `sparse` are the value files that should be emptied: what is due for
+/// another reason comes first, and empties those that it meets on the way.
 #[must_use]
 pub fn pick_compaction<F: Leveled>(
     levels: &Levels<F>,
     options: &CompactionOptions,
     moment: Moment,
+    sparse: &BTreeSet<FileId>,
 ) -> Option<CompactionPlan> {
     let picker = Picker::new(levels, options);
-    picker.pick_due().or_else(|| picker.pick_tombstones(moment))
+    picker.pick_due().or_else(|| picker.pick_tombstones(moment)).or_else(|| picker.pick_values(sparse))
+}
+
+/// A run that refers to one of the value files `sparse`, to be written anew without them: the one that refers to most.
+/// Once no run does, the files go. `None` if none does.
+#[must_use]
+pub fn pick_values<F: Leveled>(
+    levels: &Levels<F>,
+    options: &CompactionOptions,
+    sparse: &BTreeSet<FileId>,
+) -> Option<CompactionPlan> {
+    Picker::new(levels, options).pick_values(sparse)
 }
 
 /// Everything into one sorted run in the last level, for whoever asks for it; `None` if that is what there is. A single
@@ -303,6 +318,30 @@ impl<'a, F: Leveled> Picker<'a, F> {
             }
         }
         best.map(|(_, at, file)| self.slice_up_to(at, file, at).plan)
+    }
+
+    /// A file that keeps sparse value files alive. Below level 0 it is rewritten in its place, because its keys need no
+    /// other; a file of level 0 has no place of its own to be put back to, so it goes down.
+    fn pick_values(&self, sparse: &BTreeSet<FileId>) -> Option<CompactionPlan> {
+        let mut best: Option<(u64, usize, usize)> = None;
+        for (at, run) in self.sorted.iter().enumerate() {
+            for (file, meta) in run.files.iter().map(Leveled::meta).enumerate() {
+                let shares = meta.values.iter().filter(|share| sparse.contains(&share.file));
+                let bytes: u64 = shares.map(|share| share.record_bytes).sum();
+                if bytes > best.map_or(0, |(most, ..)| most) {
+                    best = Some((bytes, at, file));
+                }
+            }
+        }
+        let (_, at, file) = best?;
+        if self.sorted[at].place.level == 0 {
+            return Some(self.slice_up_to(at, file, at).plan);
+        }
+        let span = Span::of(self.sorted[at].files[file].meta());
+        let bytes = bytes_of(&self.sorted[at].files[file..=file]);
+        let mut plan = self.finish(vec![(at, file..file + 1)], span, self.sorted[at].place, bytes, 0).plan;
+        plan.work = CompactionWork::Merge;
+        Some(plan)
     }
 
     /// The largest slice around a file that a job may have: as many sorted runs up to `newest` as are no burden.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{ColdFiles, Fault, log, manifest, run};
+use super::{ColdFiles, Fault, log, manifest, run, values};
 use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
@@ -129,6 +129,7 @@ pub fn inspect(env: &Arc<dyn Env>, path: &Path, cold: Option<&dyn ColdFiles>, du
         FileKind::Manifest => manifest::inspect(env.as_ref(), path, id, cold, dump),
         FileKind::Wal => log::inspect(env.as_ref(), path, id, dump),
         FileKind::Run => run::inspect(env.as_ref(), path, id, dump),
+        FileKind::Values => values::inspect(env.as_ref(), path, id, dump),
         FileKind::Backup => crate::backup::record::inspect(env.as_ref(), path, id, dump),
         FileKind::Segment | FileKind::Keys | FileKind::Marks => match cold {
             Some(cold) => cold.inspect(env, kind, path, id, dump),
@@ -161,6 +162,7 @@ fn by_magic(file: &dyn crate::env::File, bytes: u64) -> std::io::Result<Option<F
         b"STRAMARK" => Some(FileKind::Marks),
         _ if first.starts_with(b"PAR1") => Some(FileKind::Segment),
         _ if &last == b"STRATRUN" => Some(FileKind::Run),
+        _ if &last == b"STRATVAL" => Some(FileKind::Values),
         _ => None,
     })
 }

@@ -14,6 +14,7 @@ use crate::file::{FileId, FileKind};
 use crate::iter::VersionKind;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::values::ValueRef;
 use crate::wal::header::{FileHeader, HEADER_BYTES, LSN_MAX};
 use crate::wal::reader::LogReader;
 use crate::wal::record::{FRAME_ALIGN, FRAME_HEADER_BYTES};
@@ -262,5 +263,9 @@ pub(crate) fn say_version(
     match kind {
         VersionKind::Put => format!("put {key}{seqno} = {}", dump.hex(value)),
         VersionKind::Delete => format!("delete {key}{seqno}"),
+        VersionKind::Reference => match ValueRef::decode(value) {
+            Ok(at) => format!("put {key}{seqno} = {} bytes at {} of value file {}", at.bytes, at.offset, at.file),
+            Err(_) => format!("put {key}{seqno} = malformed reference {}", dump.hex(value)),
+        },
     }
 }

@@ -14,6 +14,7 @@ use crate::manifest::edit::decode_edits;
 use crate::manifest::levels::Place;
 use crate::manifest::{Edit, RunMeta, Version};
 use crate::sync::Arc;
+use crate::values::{ValueFileMeta, ValueShare};
 use crate::wal::{DbId, RecordKind};
 
 /// What a manifest file still says.
@@ -147,6 +148,11 @@ fn describe(dump: &Dump<'_>, edit: &Edit) -> String {
             let added = added.as_ref().map_or_else(|| "nothing".to_owned(), run);
             format!("merge runs {} of table {} into {added}", removed.join(", "), table.0)
         }
+        Edit::AddValueFile(meta) => format!("add value file {}", describe_values(meta)),
+        Edit::DropValueFiles { table, files } => {
+            let files: Vec<String> = files.iter().map(ToString::to_string).collect();
+            format!("drop value files {} of table {}", files.join(", "), table.0)
+        }
         Edit::AddSegment(SegmentRecord { segment, table, meta, marks, marks_through }) => {
             let marks = marks.map_or_else(|| "no marks".to_owned(), |marks| format!("marks {marks}"));
             format!(
@@ -186,9 +192,22 @@ fn say_place(place: Place) -> String {
     }
 }
 
-fn describe_run(dump: &Dump<'_>, run: &RunMeta) -> String {
+fn describe_values(meta: &ValueFileMeta) -> String {
+    let ValueFileMeta { file, table, file_bytes, value_count, record_bytes, raw_bytes, .. } = meta;
+    let table = table.0;
     format!(
-        "{} of table {}: {} bytes, {} versions ({} tombstones), commits {} to {}, keys {} to {}",
+        "{file} of table {table}: {file_bytes} bytes, {value_count} values in {record_bytes} bytes, {raw_bytes} before \
+         compression"
+    )
+}
+
+fn describe_run(dump: &Dump<'_>, run: &RunMeta) -> String {
+    let share = |share: &ValueShare| {
+        format!(", {} values in {} bytes of value file {}", share.value_count, share.record_bytes, share.file)
+    };
+    let values: String = run.values.iter().map(share).collect();
+    format!(
+        "{} of table {}: {} bytes, {} versions ({} tombstones), commits {} to {}, keys {} to {}{values}",
         run.run,
         run.table.0,
         run.file_bytes,
@@ -239,6 +258,13 @@ fn say_version(dump: &mut Dump<'_>, depth: usize, version: &Version, cold: Optio
             dump.item(depth + 1, at, |dump| format!("{} {}", say_place(place), describe_run(dump, run)));
         }
         dump.end_list(depth + 1, table.runs.len() as u64);
+        for (at, file) in (0..).zip(table.values.values()) {
+            dump.item(depth + 1, at, |_| {
+                let garbage = file.garbage_bytes();
+                format!("value file {}, {garbage} bytes of them garbage", describe_values(&file.meta))
+            });
+        }
+        dump.end_list(depth + 1, table.values.len() as u64);
         for (at, record) in (0..).zip(table.segments.values()) {
             let marks = record.marks.map_or_else(|| "no marks".to_owned(), |marks| format!("marks {marks}"));
             dump.item(depth + 1, at, |_| {

@@ -1,7 +1,7 @@
 //! Looking at a database from outside, without opening it: text dumps, the log as it grows, and a full check.
 //!
 //! [`dump`] writes any file or folder as text; [`tail`] follows the log of a running or closed database; [`verify`]
-//! checks everything that can be checked. [`log`], [`manifest`] and [`run`] read one kind of file each, as far as it can
+//! checks everything that can be checked. [`log`], [`manifest`], [`run`] and [`values`] read one kind of file each, as far as it can
 //! be read, and are what [`crate::repair`] salvages with. The column side's files come in through [`ColdFiles`].
 //!
 //! Always true:
@@ -16,6 +16,7 @@ pub mod fault;
 pub mod log;
 pub mod manifest;
 pub mod run;
+pub mod values;
 
 pub mod cold;
 pub(crate) mod merge;

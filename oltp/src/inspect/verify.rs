@@ -13,17 +13,20 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::run::{Piece, RunFile};
+use super::values::ValuesFile;
 use super::{ColdFiles, Fault, OpenSegment, manifest};
 use crate::cache::BlockCache;
 use crate::cold::SegmentRecord;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
-use crate::manifest::{RunMeta, Version};
+use crate::iter::{Cursor, VersionKind};
+use crate::manifest::{LiveValues, RunMeta, Version};
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::sstable::Run;
 use crate::sync::Arc;
+use crate::values::{ValueFile, ValueFiles, ValueRef};
 
 /// What [`verify`] read and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Verification {
     pub run_count: u64,
     /// Segments read whole.
     pub segment_count: u64,
+    /// Value files read whole.
+    pub value_file_count: u64,
     /// Versions in those runs.
     pub version_count: u64,
     /// Commits in the log.
@@ -75,7 +80,8 @@ pub fn verify(env: &Arc<dyn Env>, dir: &Path, cold: Option<&dyn ColdFiles>) -> R
     }
     check.version = remains.version;
     check.names(&files, id);
-    let runs = check.runs();
+    let values = check.values();
+    let runs = check.runs(&values);
     let segments = check.segments();
     let log = logs::check(&mut check, remains.db_id, &segments);
     cross::check(&mut check, &runs, &segments, &log);
@@ -176,11 +182,85 @@ impl Check<'_> {
         }
     }
 
-    fn runs(&mut self) -> Runs {
+    /// Every value file; returns those without a fault.
+    fn values(&mut self) -> ValueFiles {
+        let mut sound = ValueFiles::new();
+        let all: Vec<LiveValues> =
+            self.version.tables.values().flat_map(|table| table.values.values().cloned()).collect();
+        for live in all {
+            let path = self.path(FileKind::Values, live.meta.file);
+            // That it is missing was said.
+            if self.env.open(&path, crate::env::OpenMode::Read).is_err() {
+                continue;
+            }
+            let before = self.found.faults.len();
+            let opened = ValueFile::open(self.env, self.dir, &live.meta);
+            let whole = opened.as_ref().map_or(Ok(()), |file| file.verify());
+            if let Some(error) = opened.as_ref().err().or(whole.as_ref().err()) {
+                self.all_faults_of_values(&live, error);
+            }
+            if live.value_count == 0 {
+                self.fault(FileKind::Values, &path, "no run refers to it");
+            }
+            self.found.value_file_count += 1;
+            if let (Ok(file), true) = (opened, self.found.faults.len() == before) {
+                sound.insert(file.id(), file);
+            }
+        }
+        sound
+    }
+
+    /// All damaged places of a value file; if there are none, what does not fit the manifest.
+    fn all_faults_of_values(&mut self, live: &LiveValues, error: &Error) {
+        let path = self.path(FileKind::Values, live.meta.file);
+        let mut faults = Vec::new();
+        if let Ok(file) = ValuesFile::open(self.env.as_ref(), &path, Some(live.meta.file)) {
+            faults.extend(file.faults.iter().cloned());
+            // An I/O error was met before as well.
+            let _ = file.walk(&mut faults, &mut |_, _| {});
+        }
+        match faults.is_empty() {
+            true => self.push(error, FileKind::Values, &path),
+            false => self.found.faults.append(&mut faults),
+        }
+    }
+
+    /// What the references of a run lead to; those into damaged files were judged with the file.
+    fn references(&mut self, run: &Arc<Run>, values: &ValueFiles) {
+        let path = self.path(FileKind::Run, run.id());
+        let follow = || -> Result<Vec<Fault>> {
+            let mut faults = Vec::new();
+            let mut cursor = run.cursor(false);
+            cursor.next()?;
+            while cursor.valid() {
+                if cursor.kind() == VersionKind::Reference {
+                    let at = ValueRef::decode(cursor.value())
+                        .map_err(|damage| Error::corrupt(FileKind::Run, &path, 0, damage.what))?;
+                    let read = values.get(&at.file).map(|file| file.read(at, cursor.key(), cursor.seqno()));
+                    if let Some(Err(error)) = read {
+                        faults.push(Fault::of(&error, FileKind::Run, &path));
+                        faults.push(Fault::new(FileKind::Run, &path, 0, "a reference does not lead to its value"));
+                    }
+                }
+                cursor.next()?;
+            }
+            Ok(faults)
+        };
+        if run.meta().values.is_empty() {
+            return;
+        }
+        match follow() {
+            Ok(mut faults) => self.found.faults.append(&mut faults),
+            Err(error) => self.push(&error, FileKind::Run, &path),
+        }
+    }
+
+    fn runs(&mut self, values: &ValueFiles) -> Runs {
         let mut runs = Runs::new();
         for (table, live) in self.version.tables.clone() {
             for sorted in live.runs.sorted_runs() {
                 let files: Vec<Arc<Run>> = sorted.files.iter().filter_map(|meta| self.run(meta)).collect();
+                files.iter().for_each(|run| self.references(run, values));
                 runs.entry(table).or_default().push(files.into());
             }
             if live.runs.iter().any(|run| run.table != table) {

@@ -1,5 +1,7 @@
 //! `BoundedCursor`: the part of another cursor between two keys, both included.
 
+use bytes::Bytes;
+
 use crate::error::Result;
 use crate::iter::{Cursor, VersionKind};
 use crate::seqno::SeqNo;
@@ -38,6 +40,10 @@ impl<C: Cursor> Cursor for BoundedCursor<C> {
 
     fn value(&self) -> &[u8] {
         self.inner.value()
+    }
+
+    fn load(&self) -> Result<Bytes> {
+        self.inner.load()
     }
 
     fn next(&mut self) -> Result<()> {

@@ -9,6 +9,8 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+
 use super::{Cursor, VersionKind};
 use crate::error::Result;
 use crate::seqno::SeqNo;
@@ -173,6 +175,10 @@ impl Cursor for MergeCursor {
     #[inline]
     fn value(&self) -> &[u8] {
         self.current().value()
+    }
+
+    fn load(&self) -> Result<Bytes> {
+        self.current().load()
     }
 
     fn next(&mut self) -> Result<()> {

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::{Cursor, MergeCursor, VersionKind};
 use crate::error::Result;
 use crate::seqno::SeqNo;
@@ -31,6 +33,10 @@ pub struct VisibleCursor {
     state: State,
     /// Key whose versions are decided: the current row's, or that of a delete passed over.
     decided: Vec<u8>,
+    /// Of the current row.
+    kind: VersionKind,
+    /// The current row, once it was read from its value file.
+    loaded: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +53,8 @@ impl VisibleCursor {
         let (kinds, cursors) = sources.into_iter().unzip();
         let (lower, upper) = (keys.start.to_vec(), keys.end.to_vec());
         let merge = MergeCursor::new(cursors);
-        VisibleCursor { merge, kinds, lower, upper, at, state: State::Fresh, decided: Vec::new() }
+        let (state, kind) = (State::Fresh, VersionKind::Delete);
+        VisibleCursor { merge, kinds, lower, upper, at, state, decided: Vec::new(), kind, loaded: None }
     }
 
     /// Moves to the next row; `false` if there is none. Not to be called again after an error.
@@ -68,6 +75,7 @@ impl VisibleCursor {
             State::Done => return Ok(false),
         };
         self.state = State::Done;
+        self.loaded = None;
         while self.merge.valid() && self.merge.key() < &self.upper[..] {
             let hidden = !undecided && self.merge.key() == &self.decided[..];
             if hidden || !self.in_snapshot() {
@@ -77,7 +85,8 @@ impl VisibleCursor {
             self.decided.clear();
             self.decided.extend_from_slice(self.merge.key());
             undecided = false;
-            if self.merge.kind() == VersionKind::Put {
+            self.kind = self.merge.kind();
+            if self.kind != VersionKind::Delete {
                 self.state = State::OnRow;
                 return Ok(true);
             }
@@ -97,11 +106,25 @@ impl VisibleCursor {
         &self.decided
     }
 
-    /// Bytes of the current row.
+    /// Bytes of the current row. A large value is read from its file when it is first asked for.
+    ///
+    /// # Errors
+    /// A corrupt or unreadable value file; other rows never fail here.
     #[inline]
-    #[must_use]
-    pub fn value(&self) -> &[u8] {
-        self.merge.value()
+    pub fn value(&mut self) -> Result<&[u8]> {
+        if self.kind == VersionKind::Reference {
+            return self.load();
+        }
+        Ok(self.merge.value())
+    }
+
+    #[cold]
+    fn load(&mut self) -> Result<&[u8]> {
+        let row = match self.loaded.take() {
+            Some(row) => row,
+            None => self.merge.load()?,
+        };
+        Ok(self.loaded.insert(row))
     }
 
     /// Commit that wrote the current row; [`SeqNo::MAX`] if it is uncommitted.
@@ -180,7 +203,8 @@ mod tests {
             let mut cursor = VisibleCursor::new(sources, keys.clone(), SeqNo(at));
             let mut found = Vec::new();
             while cursor.next().unwrap() {
-                found.push((cursor.source(), cursor.key().to_vec(), cursor.seqno(), cursor.value().to_vec()));
+                let value = cursor.value().unwrap().to_vec();
+                found.push((cursor.source(), cursor.key().to_vec(), cursor.seqno(), value));
             }
             prop_assert!(!cursor.next().unwrap());
             prop_assert_eq!(found, oracle(&all, keys, SeqNo(at)));

@@ -6,6 +6,7 @@ use crate::manifest::levels::Place;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
 use crate::txn::TimeMark;
+use crate::values::{ValueFileMeta, ValueShare};
 use crate::wal::{Lsn, WalStart};
 
 /// A sorted run as the manifest knows it; what a reader needs before it opens the file.
@@ -35,6 +36,8 @@ pub struct RunMeta {
     pub checksum: u64,
     /// When the run was written, in milliseconds since the Unix epoch; for display and idle ages only.
     pub created_ms: u64,
+    /// What it refers to of value files, in the order of their numbers.
+    pub values: Vec<ValueShare>,
 }
 
 /// One change to a [`super::Version`].
@@ -66,6 +69,15 @@ pub enum Edit {
         removed: Vec<FileId>,
         /// Runs that come.
         added: Vec<(Place, RunMeta)>,
+    },
+    /// A new value file. Runs that refer to it come behind.
+    AddValueFile(ValueFileMeta),
+    /// Value files that no run refers to any more.
+    DropValueFiles {
+        /// Their table.
+        table: TableId,
+        /// The files.
+        files: Vec<FileId>,
     },
     /// A new segment.
     AddSegment(SegmentRecord),
@@ -144,15 +156,13 @@ fn encode_edit(out: &mut Vec<u8>, edit: &Edit) {
         }
         Edit::MergeRuns { table, removed, added } => {
             put_table(out, *table);
-            put_u32(out, removed.len());
-            removed.iter().for_each(|run| put_u64(out, run.0));
+            put_files(out, removed);
             out.push(u8::from(added.is_some()));
             added.iter().for_each(|run| put_run(out, run));
         }
         Edit::PlaceRuns { table, removed, added } => {
             put_table(out, *table);
-            put_u32(out, removed.len());
-            removed.iter().for_each(|run| put_u64(out, run.0));
+            put_files(out, removed);
             put_u32(out, added.len());
             for (place, run) in added {
                 out.push(place.level);
@@ -191,6 +201,11 @@ fn encode_edit(out: &mut Vec<u8>, edit: &Edit) {
             put_u64(out, start.lsn.0);
         }
         Edit::NextFile(file) => put_u64(out, file.0),
+        Edit::AddValueFile(meta) => put_value_file(out, meta),
+        Edit::DropValueFiles { table, files } => {
+            put_table(out, *table);
+            put_files(out, files);
+        }
         Edit::History { kept_from, marks } => {
             out.push(u8::from(kept_from.is_some()));
             put_u64(out, kept_from.unwrap_or_default().0);
@@ -220,6 +235,8 @@ fn tag(edit: &Edit) -> u8 {
         Edit::NextFile(_) => 12,
         Edit::PlaceRuns { .. } => 13,
         Edit::History { .. } => 14,
+        Edit::AddValueFile(_) => 15,
+        Edit::DropValueFiles { .. } => 16,
     }
 }
 
@@ -265,9 +282,24 @@ fn decode_edit(input: &mut Input<'_>) -> Option<Edit> {
             }
             Edit::History { kept_from: is_kept.then_some(seqno), marks }
         }
+        15 => Edit::AddValueFile(ValueFileMeta {
+            file: input.file()?,
+            table: input.table()?,
+            file_bytes: input.u64()?,
+            value_count: input.u64()?,
+            record_bytes: input.u64()?,
+            raw_bytes: input.u64()?,
+            checksum: input.u64()?,
+            created_ms: input.u64()?,
+        }),
+        16 => Edit::DropValueFiles { table: input.table()?, files: input.files()? },
         _ => return None,
     })
 }
+
+/// Bits of the byte that was a flag: whether no key occurs twice, and whether the run refers to value files.
+const UNIQUE_KEYS: u8 = 1;
+const HAS_VALUES: u8 = 2;
 
 fn put_run(out: &mut Vec<u8>, run: &RunMeta) {
     put_u64(out, run.run.0);
@@ -279,9 +311,30 @@ fn put_run(out: &mut Vec<u8>, run: &RunMeta) {
     put_bytes(out, &run.key_max);
     put_u64(out, run.seqno_min.0);
     put_u64(out, run.seqno_max.0);
-    out.push(u8::from(run.unique_keys));
+    let has_values = if run.values.is_empty() { 0 } else { HAS_VALUES };
+    let unique_keys = if run.unique_keys { UNIQUE_KEYS } else { 0 };
+    out.push(unique_keys | has_values);
     put_u64(out, run.checksum);
     put_u64(out, run.created_ms);
+    if !run.values.is_empty() {
+        put_u32(out, run.values.len());
+    }
+    for share in &run.values {
+        let numbers = [share.file.0, share.value_count, share.record_bytes];
+        numbers.into_iter().for_each(|number| put_u64(out, number));
+    }
+}
+
+fn put_value_file(out: &mut Vec<u8>, meta: &ValueFileMeta) {
+    put_u64(out, meta.file.0);
+    put_table(out, meta.table);
+    let facts = [meta.file_bytes, meta.value_count, meta.record_bytes, meta.raw_bytes, meta.checksum, meta.created_ms];
+    facts.into_iter().for_each(|number| put_u64(out, number));
+}
+
+fn put_files(out: &mut Vec<u8>, files: &[FileId]) {
+    put_u32(out, files.len());
+    files.iter().for_each(|file| put_u64(out, file.0));
 }
 
 fn put_table(out: &mut Vec<u8>, table: TableId) {
@@ -365,7 +418,8 @@ impl Input<'_> {
     }
 
     fn run(&mut self) -> Option<RunMeta> {
-        Some(RunMeta {
+        let flags;
+        let mut run = RunMeta {
             run: self.file()?,
             table: self.table()?,
             file_bytes: self.u64()?,
@@ -375,9 +429,23 @@ impl Input<'_> {
             key_max: self.bytes()?,
             seqno_min: SeqNo(self.u64()?),
             seqno_max: SeqNo(self.u64()?),
-            unique_keys: self.flag()?,
+            unique_keys: {
+                flags = self.u8().filter(|flags| flags & !(UNIQUE_KEYS | HAS_VALUES) == 0)?;
+                flags & UNIQUE_KEYS != 0
+            },
             checksum: self.u64()?,
             created_ms: self.u64()?,
-        })
+            values: Vec::new(),
+        };
+        if flags & HAS_VALUES != 0 {
+            run.values = (0..self.u32()?).map(|_| self.share()).collect::<Option<_>>()?;
+            let is_rising = run.values.windows(2).all(|pair| pair[0].file < pair[1].file);
+            return (is_rising && !run.values.is_empty()).then_some(run);
+        }
+        Some(run)
+    }
+
+    fn share(&mut self) -> Option<ValueShare> {
+        Some(ValueShare { file: self.file()?, value_count: self.u64()?, record_bytes: self.u64()? })
     }
 }

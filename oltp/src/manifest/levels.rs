@@ -257,6 +257,7 @@ mod tests {
             unique_keys: true,
             checksum: 0,
             created_ms: 0,
+            values: Vec::new(),
         })
     }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use edit::{Edit, RunMeta};
 pub use levels::{Levels, Place, SortedRun};
-pub use version::{TableVersion, Version};
+pub use version::{LiveValues, TableVersion, Version};
 
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};

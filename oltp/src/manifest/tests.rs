@@ -12,6 +12,7 @@ use crate::cold::{SealedMarks, SegmentRecord};
 use crate::env::sim::{Op, PowerLoss, Repeat, SimEnv};
 use crate::schema::TableId;
 use crate::txn::history::TimeMark;
+use crate::values::{ValueFileMeta, ValueShare};
 use crate::wal::WalStart;
 use crate::wal::tests::hex_example;
 
@@ -31,7 +32,18 @@ fn run(table: u32, run: u64) -> RunMeta {
         unique_keys: run.is_multiple_of(2),
         checksum: run * 7,
         created_ms: 9,
+        values: Vec::new(),
     }
+}
+
+fn value_file(table: u32, file: u64, value_count: u64) -> ValueFileMeta {
+    let (file, table, record_bytes) = (FileId(file), TableId(table), value_count * 1_000);
+    let file_bytes = record_bytes + 100;
+    ValueFileMeta { file, table, file_bytes, value_count, record_bytes, raw_bytes: 1, checksum: 2, created_ms: 3 }
+}
+
+fn share(file: u64, value_count: u64) -> ValueShare {
+    ValueShare { file: FileId(file), value_count, record_bytes: value_count * 1_000 }
 }
 
 fn segment(table: u32, segment: u64) -> SegmentRecord {
@@ -66,6 +78,9 @@ fn format_example_is_what_is_written() {
             removed: vec![FileId(9)],
             added: vec![(Place { level: 6, sorted_run: 2 }, RunMeta { key_max: vec![2], ..run(3, 9) })],
         },
+        Edit::AddValueFile(ValueFileMeta { raw_bytes: 9_000, ..value_file(3, 5, 4) }),
+        Edit::AddRun(RunMeta { key_max: vec![2], values: vec![share(5, 3)], ..run(3, 10) }),
+        Edit::DropValueFiles { table: TableId(3), files: vec![FileId(4)] },
     ];
     let bytes = encode_edits(&edits);
     assert_eq!(bytes, hex_example(include_str!("FORMAT.md")), "{bytes:02x?}");
@@ -423,10 +438,16 @@ fn a_copy_is_a_manifest_of_that_version() {
     assert_eq!((loaded.db_id, loaded.version), ([7; 16], Version { next_file, ..(*version).clone() }));
 }
 
+/// Shares of files 20 to 23, as a run has them: in order, each of something.
+fn any_shares() -> impl Strategy<Value = Vec<ValueShare>> {
+    proptest::collection::btree_map(20u64..24, 1u64..4, 0..3)
+        .prop_map(|shares| shares.into_iter().map(|(file, count)| share(file, count)).collect())
+}
+
 fn any_run() -> impl Strategy<Value = RunMeta> {
     let key = || proptest::collection::vec(any::<u8>(), 0..20);
-    (any::<[u64; 8]>(), any::<u32>(), key(), key(), any::<bool>()).prop_map(
-        |(n, table, key_min, key_max, unique_keys)| RunMeta {
+    (any::<[u64; 8]>(), any::<u32>(), key(), key(), any::<bool>(), any_shares()).prop_map(
+        |(n, table, key_min, key_max, unique_keys, values)| RunMeta {
             run: FileId(n[0]),
             table: TableId(table),
             file_bytes: n[1],
@@ -439,6 +460,7 @@ fn any_run() -> impl Strategy<Value = RunMeta> {
             unique_keys,
             checksum: n[6],
             created_ms: n[7],
+            values,
         },
     )
 }
@@ -451,12 +473,16 @@ fn any_placed() -> impl Strategy<Value = (Place, RunMeta)> {
 /// Edits that fit each other often: few files of one table, with narrow key ranges, in all levels.
 fn likely_edit() -> impl Strategy<Value = Edit> {
     let table = TableId(1);
-    let placed = (0u8..8, 0u32..3, 1u64..12, 0u8..8).prop_map(|(level, sorted_run, id, key)| {
-        (Place { level, sorted_run }, RunMeta { key_min: vec![key], key_max: vec![key + 1], ..run(1, id) })
+    let placed = (0u8..8, 0u32..3, 1u64..12, 0u8..8, any_shares()).prop_map(|(level, sorted_run, id, key, values)| {
+        (Place { level, sorted_run }, RunMeta { key_min: vec![key], key_max: vec![key + 1], values, ..run(1, id) })
     });
+    let file = || (20u64..24).prop_map(FileId);
     let removed = || proptest::collection::vec((1u64..12).prop_map(FileId), 0..2);
     prop_oneof![
-        (1u64..12).prop_map(|id| Edit::AddRun(run(1, id))),
+        (1u64..12, any_shares()).prop_map(|(id, values)| Edit::AddRun(RunMeta { values, ..run(1, id) })),
+        (file(), 1u64..9).prop_map(|(file, count)| Edit::AddValueFile(value_file(1, file.0, count))),
+        (file(), 1u64..9).prop_map(|(file, count)| Edit::AddValueFile(value_file(1, file.0, count))),
+        file().prop_map(move |file| Edit::DropValueFiles { table, files: vec![file] }),
         (removed(), proptest::option::of(1u64..12)).prop_map(move |(removed, id)| Edit::MergeRuns {
             table,
             removed,
@@ -511,6 +537,18 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         file().prop_map(Edit::NextFile),
         (proptest::option::of(any::<u64>().prop_map(SeqNo)), any_times())
             .prop_map(|(kept_from, marks)| Edit::History { kept_from, marks }),
+        (any::<[u64; 7]>(), table()).prop_map(|(n, table)| Edit::AddValueFile(ValueFileMeta {
+            file: FileId(n[0]),
+            table,
+            file_bytes: n[1],
+            value_count: n[2],
+            record_bytes: n[3],
+            raw_bytes: n[4],
+            checksum: n[5],
+            created_ms: n[6],
+        })),
+        (table(), proptest::collection::vec(file(), 0..5))
+            .prop_map(|(table, files)| Edit::DropValueFiles { table, files }),
     ]
 }
 
@@ -532,6 +570,34 @@ proptest! {
         prop_assert_eq!(decode_edits(&bytes[..at]), None);
         bytes[at] ^= xor;
         prop_assert_ne!(decode_edits(&bytes), Some(edits));
+    }
+
+    /// What a version says of value files is what its runs refer to, whatever led there; and nothing that a run refers to
+    /// is dropped.
+    #[test]
+    fn live_values_are_those_of_the_runs(edits in proptest::collection::vec(likely_edit(), 0..60)) {
+        let mut version = Version::default();
+        for edit in &edits {
+            let mut next = version.clone();
+            if next.apply(edit).is_ok() {
+                version = next;
+            }
+            let Some(table) = version.table(TableId(1)) else { continue };
+            let mut live: std::collections::BTreeMap<FileId, (u64, u64)> = table.values.keys().map(|id| (*id, (0, 0))).collect();
+            for share in table.runs.iter().flat_map(|run| &run.values) {
+                let sum = live.get_mut(&share.file).expect("the file of a reference is there");
+                *sum = (sum.0 + share.value_count, sum.1 + share.record_bytes);
+            }
+            let said = table.values.iter().map(|(id, file)| (*id, (file.value_count, file.record_bytes)));
+            prop_assert!(said.eq(live.clone()));
+            prop_assert!(table.values.values().all(|file| file.record_bytes <= file.meta.record_bytes));
+            let unused: Vec<FileId> = live.into_iter().filter(|(_, sum)| sum.0 == 0).map(|(id, _)| id).collect();
+            let expected: Vec<Edit> = match unused.is_empty() {
+                true => Vec::new(),
+                false => vec![Edit::DropValueFiles { table: TableId(1), files: unused }],
+            };
+            prop_assert_eq!(version.drops_after(&[]), expected);
+        }
     }
 
     #[test]

@@ -73,6 +73,10 @@ impl Repair<'_> {
                 segments.entry(record.table).or_default().push(record);
             }
         }
+        for id in of_kind(FileKind::Values) {
+            // Without their records no reference stays: values go into the runs.
+            self.look_at_damaged(id, None)?;
+        }
         let mut runs: BTreeMap<TableId, Vec<RunMeta>> = BTreeMap::new();
         for id in of_kind(FileKind::Run) {
             let Some(table) = self.table_of_run(id, remains) else {

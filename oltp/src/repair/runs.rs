@@ -1,11 +1,13 @@
 //! Runs: copied if sound, else written anew from the blocks that verify.
 
+use super::values::{LostRows, Row, Values};
 use super::{Effect, Repair};
 use crate::cache::BlockCache;
 use crate::error::{Error, Result};
 use crate::file::FileKind;
 use crate::inspect::Fault;
 use crate::inspect::run::{Piece, RunFile};
+use crate::iter::VersionKind;
 use crate::manifest::RunMeta;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
@@ -22,7 +24,10 @@ struct Gap {
 }
 
 /// A run being written anew.
-struct Salvage {
+struct Salvage<'a> {
+    values: &'a Values,
+    /// Rows that lay in value files and cannot be read.
+    lost: LostRows,
     table: TableId,
     writer: RunWriter,
     /// The version written last.
@@ -30,7 +35,7 @@ struct Salvage {
     gaps: Vec<Gap>,
 }
 
-impl Salvage {
+impl Salvage<'_> {
     fn take(&mut self, piece: Piece) -> Result<()> {
         match piece {
             Piece::Gap { offset, end, separator } => {
@@ -61,7 +66,11 @@ impl Salvage {
                     gap.before = Some(version.0.to_vec());
                 }
             }
-            self.writer.add(version.0, version.1, cursor.kind(), cursor.value())?;
+            if !add_version(&mut self.writer, &cursor, self.values, &mut self.lost)? {
+                let bytes = handle.offset..handle.offset + u64::from(handle.bytes);
+                let key = Some(version.0.to_vec());
+                self.gaps.push(Gap { bytes, after: key.clone(), before: key });
+            }
             self.last = Some((version.0.to_vec(), version.1));
         }
         Ok(())
@@ -72,13 +81,14 @@ impl Repair<'_> {
     /// Brings a run that the manifest knows into the new folder.
     pub(super) fn run(&mut self, meta: &RunMeta) -> Result<Option<RunMeta>> {
         let whole = Run::open(self.env, self.dir, meta, BlockCache::disabled()).and_then(|run| run.verify());
+        let has_values = meta.values.iter().all(|share| self.values.is_sound(share.file));
         match whole {
-            Ok(()) => {
+            Ok(()) if has_values => {
                 self.copy(FileKind::Run, meta.run)?;
                 Ok(Some(meta.clone()))
             }
             Err(error @ Error::NewerFormat { .. }) => Err(error),
-            Err(_) => self.salvage_run(meta.run, meta.table, Some(meta)),
+            Ok(()) | Err(_) => self.salvage_run(meta.run, meta.table, Some(meta)),
         }
     }
 
@@ -102,12 +112,14 @@ impl Repair<'_> {
         };
         let options = RunOptions::default();
         let writer = RunWriter::new(Arc::clone(self.env), self.into, self.next_file(), table, options)?;
-        let mut salvage = Salvage { table, writer, last: None, gaps: Vec::new() };
+        let (values, lost) = (&self.values, LostRows::default());
+        let mut salvage = Salvage { values, lost, table, writer, last: None, gaps: Vec::new() };
         let mut faults = run.faults.clone();
         run.walk(&mut faults, &mut |piece| salvage.take(piece))?;
-        let Salvage { writer, gaps, .. } = salvage;
+        let Salvage { writer, gaps, lost, .. } = salvage;
         let salvaged = writer.version_count();
-        self.report_run(&run, table, meta, &faults, gaps, salvaged);
+        self.report_run(&run, table, meta, &faults, gaps, salvaged + lost.count());
+        self.lose_rows(table, lost);
         if salvaged == 0 {
             writer.abandon()?;
             return Ok(None);
@@ -136,7 +148,12 @@ impl Repair<'_> {
         if gaps.is_empty() {
             self.lose_faults(faults, Effect::Rebuilt, Some(table));
             if faults.is_empty() && meta.is_some() {
-                let loss = self.lose(Effect::Rebuilt, FileKind::Run, run.id, "its record or filter did not fit it");
+                let loss = self.lose(
+                    Effect::Rebuilt,
+                    FileKind::Run,
+                    run.id,
+                    "it did not fit its record, filter or value files",
+                );
                 loss.table = Some(table);
             }
         }
@@ -151,6 +168,21 @@ impl Repair<'_> {
             loss.rows = missing.filter(|_| is_single);
         }
     }
+}
+
+/// Writes the version that `cursor` stands on, with what is left of its row; `false` if it is a reference that is malformed.
+fn add_version(writer: &mut RunWriter, cursor: &BlockCursor, values: &Values, lost: &mut LostRows) -> Result<bool> {
+    let (key, seqno, kind, value) = (cursor.key(), cursor.seqno(), cursor.kind(), cursor.value());
+    if kind != VersionKind::Reference {
+        return writer.add(key, seqno, kind, value).map(|()| true);
+    }
+    match values.row(value, key, seqno) {
+        Some(Row::Kept) => writer.add(key, seqno, kind, value)?,
+        Some(Row::Read(row)) => writer.add(key, seqno, VersionKind::Put, &row)?,
+        Some(Row::Lost(at)) => lost.note(at, key),
+        None => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn reason(error: &Error) -> String {

@@ -102,7 +102,7 @@ impl BlockBuilder {
         put_varint(&mut self.bytes, shared as u64);
         put_varint(&mut self.bytes, suffix.len() as u64);
         put_varint(&mut self.bytes, zigzag(seqno.0.wrapping_sub(self.first_seqno.0)));
-        put_varint(&mut self.bytes, (value.len() as u64) << 1 | kind as u64);
+        put_varint(&mut self.bytes, (value.len() as u64) << 1 | u64::from(kind == VersionKind::Put));
         self.bytes.extend_from_slice(suffix);
         self.bytes.extend_from_slice(value);
         self.entry_count += 1;
@@ -250,10 +250,12 @@ impl Block {
         let suffix = reader.bytes(suffix_bytes)?;
         let value_at = reader.at();
         reader.bytes(tagged >> 1)?;
-        let kind = if tagged & 1 == 1 { VersionKind::Put } else { VersionKind::Delete };
-        if kind == VersionKind::Delete && tagged != 0 {
-            return Err(Damage { at, what: "delete with a value" });
-        }
+        // What would be a delete with a value says where the value lies.
+        let kind = match tagged {
+            0 => VersionKind::Delete,
+            _ if tagged & 1 == 1 => VersionKind::Put,
+            _ => VersionKind::Reference,
+        };
         Ok(Entry { shared: shared as usize, suffix, seqno, kind, value: value_at..reader.at() })
     }
 

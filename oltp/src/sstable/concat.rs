@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Run, RunCursor};
 use crate::error::Result;
 use crate::iter::{Cursor, VersionKind};
@@ -75,6 +77,10 @@ impl Cursor for ConcatCursor {
 
     fn value(&self) -> &[u8] {
         self.current().value()
+    }
+
+    fn load(&self) -> Result<Bytes> {
+        self.current().load()
     }
 
     fn next(&mut self) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::block::{Block, BlockCursor};
 use super::index::Handle;
 use super::node::Leaf;
@@ -215,6 +217,16 @@ impl Cursor for RunCursor {
 
     fn value(&self) -> &[u8] {
         self.entry().value()
+    }
+
+    fn load(&self) -> Result<Bytes> {
+        let entry = self.entry();
+        match entry.kind() {
+            VersionKind::Reference => {
+                self.run.read_value(entry.key(), entry.seqno(), entry.value(), entry.block().offset())
+            }
+            VersionKind::Put | VersionKind::Delete => Ok(Bytes::copy_from_slice(entry.value())),
+        }
     }
 
     fn next(&mut self) -> Result<()> {

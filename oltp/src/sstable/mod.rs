@@ -45,9 +45,11 @@ pub use writer::RunWriter;
 pub mod format {}
 
 /// Newest format version that this program reads. A run is written with the oldest that has what is in it.
-pub const FORMAT_VERSION: u32 = FUSE_VERSION;
+pub const FORMAT_VERSION: u32 = REFERENCE_VERSION;
 /// From this version on a run may have a binary fuse filter.
 pub(crate) const FUSE_VERSION: u32 = 2;
+/// From this version on a run may refer to value files.
+pub(crate) const REFERENCE_VERSION: u32 = 3;
 
 /// How blocks of a run are compressed. A block that would not shrink is stored as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! What a run says about itself: counts, ranges, and a digest of its content before compression.
 
 use super::varint::{Damage, Reader, put_varint};
+use crate::file::FileId;
 use crate::seqno::SeqNo;
+use crate::values::ValueShare;
 
 /// Facts about a run, checked against the manifest's when it is opened and against its entries when it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Properties {
     pub key_min: Vec<u8>,
     /// Largest key.
     pub key_max: Vec<u8>,
+    /// What it refers to of value files, in the order of their numbers.
+    pub values: Vec<ValueShare>,
 }
 
 /// Digest of one more block. Taken before compression and compared after decompression, so that a fault of processor
@@ -51,6 +55,7 @@ impl Properties {
             created_ms,
             key_min: Vec::new(),
             key_max: Vec::new(),
+            values: Vec::new(),
         }
     }
 
@@ -74,6 +79,13 @@ impl Properties {
             put_varint(&mut bytes, key.len() as u64);
             bytes.extend_from_slice(key);
         }
+        if !self.values.is_empty() {
+            put_varint(&mut bytes, self.values.len() as u64);
+        }
+        for share in &self.values {
+            let numbers = [share.file.0, share.value_count, share.record_bytes];
+            numbers.into_iter().for_each(|number| put_varint(&mut bytes, number));
+        }
         bytes
     }
 
@@ -92,6 +104,7 @@ impl Properties {
             created_ms: reader.u64()?,
             key_min: key(&mut reader)?,
             key_max: key(&mut reader)?,
+            values: values(&mut reader)?,
         };
         reader.finish()?;
         Ok(properties)
@@ -101,4 +114,21 @@ impl Properties {
 fn key(reader: &mut Reader<'_>) -> Result<Vec<u8>, Damage> {
     let bytes = reader.varint()?;
     Ok(reader.bytes(bytes)?.to_vec())
+}
+
+/// What follows the keys, if anything does.
+fn values(reader: &mut Reader<'_>) -> Result<Vec<ValueShare>, Damage> {
+    let mut values: Vec<ValueShare> = Vec::new();
+    if reader.finish().is_ok() {
+        return Ok(values);
+    }
+    let at = reader.at();
+    for _ in 0..reader.varint()? {
+        let (file, value_count, record_bytes) = (FileId(reader.varint()?), reader.varint()?, reader.varint()?);
+        if values.last().is_some_and(|last| last.file >= file) {
+            return Err(Damage { at, what: "value files out of order" });
+        }
+        values.push(ValueShare { file, value_count, record_bytes });
+    }
+    if values.is_empty() { Err(Damage { at, what: "an empty list of value files" }) } else { Ok(values) }
 }

@@ -17,16 +17,17 @@ use super::index::Handle;
 use super::node::{Leaf, Root};
 use super::properties::Properties;
 use super::varint::Damage;
-use super::{FORMAT_VERSION, FUSE_VERSION, FilterKind, verify};
+use super::{FORMAT_VERSION, FUSE_VERSION, FilterKind, REFERENCE_VERSION, verify};
 use crate::cache::slot::Held;
 use crate::cache::{BlockCache, Charge};
 use crate::env::{Access, Env, File};
 use crate::error::{Error, Result};
 use crate::file::{FileId, FileKind};
-use crate::iter::VersionKind;
+use crate::iter::{Cursor, VersionKind};
 use crate::manifest::RunMeta;
 use crate::manifest::levels::Leveled;
 use crate::seqno::SeqNo;
+use crate::values::{ValueFiles, ValueRef};
 
 /// An immutable sorted run of versions of one table. Shared by all readers; the file stays open until the last one
 /// lets go, also after its name was removed.
@@ -41,6 +42,8 @@ pub struct Run {
     index: Arc<Root>,
     filter: Option<Filter>,
     cache: Arc<BlockCache>,
+    /// The value files it refers to.
+    values: ValueFiles,
     _charge: Option<Charge>,
 }
 
@@ -48,11 +51,44 @@ impl Run {
     /// Opens the run that `meta` describes, in the database directory `dir`.
     ///
     /// Reads footer, properties, filter and index root, and checks that they agree with `meta`; data blocks are
-    /// checked as they are read, all of them by [`Run::verify`].
+    /// checked as they are read, all of them by [`Run::verify`]. Large values cannot be read: see [`Run::open_with`].
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::Io`].
     pub fn open(env: &Arc<dyn Env>, dir: &Path, meta: &RunMeta, cache: Arc<BlockCache>) -> Result<Arc<Run>> {
+        Run::open_file(env, dir, meta, cache, ValueFiles::new()).map(Arc::new)
+    }
+
+    /// [`Run::open`] for reading large values too: takes those of `files` that the run refers to.
+    ///
+    /// # Errors
+    /// As [`Run::open`]; [`Error::Corrupt`] if one is not among `files`.
+    pub fn open_with(
+        env: &Arc<dyn Env>,
+        dir: &Path,
+        meta: &RunMeta,
+        cache: Arc<BlockCache>,
+        files: &ValueFiles,
+    ) -> Result<Arc<Run>> {
+        let mut values = ValueFiles::new();
+        for share in &meta.values {
+            let Some(file) = files.get(&share.file) else {
+                let path = FileKind::Run.path(dir, meta.run);
+                let what = format!("value file {}, which the run refers to, is not known", share.file);
+                return Err(Error::corrupt(FileKind::Run, &path, 0, what));
+            };
+            values.insert(share.file, Arc::clone(file));
+        }
+        Run::open_file(env, dir, meta, cache, values).map(Arc::new)
+    }
+
+    fn open_file(
+        env: &Arc<dyn Env>,
+        dir: &Path,
+        meta: &RunMeta,
+        cache: Arc<BlockCache>,
+        values: ValueFiles,
+    ) -> Result<Run> {
         let path = FileKind::Run.path(dir, meta.run);
         let file = env.open_immutable(&path, Access::Random).map_err(|e| Error::io("open", &path, e))?;
         let bytes = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
@@ -80,6 +116,9 @@ impl Run {
         let properties_at = footer.properties.offset;
         let properties = Properties::decode(&load(footer.properties)?).map_err(|d| damaged(&path, properties_at, d))?;
         check_meta(&properties, meta).map_err(|d| damaged(&path, properties_at, d))?;
+        if footer.version < REFERENCE_VERSION && !properties.values.is_empty() {
+            return Err(at_footer("a run of this version cannot refer to value files"));
+        }
         let filter = match footer.filter.bytes {
             0 => None,
             _ => Some(Filter::new(load(footer.filter)?).map_err(|d| damaged(&path, footer.filter.offset, d))?),
@@ -93,7 +132,44 @@ impl Run {
         let pinned = index_bytes + filter.as_ref().map_or(0, Filter::byte_count);
         let charge = cache.charge_metadata(pinned as u64);
         let meta = meta.clone();
-        Ok(Arc::new(Run { meta, path, file, footer, properties, index, filter, cache, _charge: charge }))
+        Ok(Run { meta, path, file, footer, properties, index, filter, cache, values, _charge: charge })
+    }
+
+    /// The value files that the run refers to.
+    #[must_use]
+    pub fn value_files(&self) -> &ValueFiles {
+        &self.values
+    }
+
+    /// The value of `key` by commit `seqno`, for which the block at `offset` holds the reference `encoded`.
+    pub(super) fn read_value(&self, key: &[u8], seqno: SeqNo, encoded: &[u8], offset: u64) -> Result<Bytes> {
+        let at = ValueRef::decode(encoded).map_err(|d| self.damaged(offset, d))?;
+        let Some(file) = self.values.get(&at.file) else {
+            let what = "a reference to a value file that the run does not name";
+            return Err(Error::corrupt(FileKind::Run, &self.path, offset, what));
+        };
+        file.read(at, key, seqno)
+    }
+
+    /// Follows every reference and checks what it leads to; returns how many those were.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the first thing that does not hold; [`Error::Io`].
+    pub fn verify_values(self: &Arc<Run>) -> Result<u64> {
+        let mut count = 0;
+        if self.meta.values.is_empty() {
+            return Ok(count);
+        }
+        let mut cursor = self.cursor(false);
+        cursor.next()?;
+        while cursor.valid() {
+            if cursor.kind() == VersionKind::Reference {
+                cursor.load()?;
+                count += 1;
+            }
+            cursor.next()?;
+        }
+        Ok(count)
     }
 
     /// The run as the manifest knows it.
@@ -127,10 +203,16 @@ impl Run {
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`].
     pub fn get(&self, key: &[u8], at: SeqNo) -> Result<Option<(SeqNo, VersionKind, Vec<u8>)>> {
-        self.get_with(key, at, |seqno, kind, value| (seqno, kind, value.to_vec()))
+        match self.get_with(key, at, |seqno, kind, value| (seqno, kind, value.to_vec()))? {
+            Some((seqno, VersionKind::Reference, value)) => {
+                let row = self.read_value(key, seqno, &value, 0)?;
+                Ok(Some((seqno, VersionKind::Put, row.into())))
+            }
+            found => Ok(found),
+        }
     }
 
-    /// As [`Run::get`], without the copy: `read` sees the bytes where they lie.
+    /// As [`Run::get`], without the copy: `read` sees the bytes where they lie, of a large value the reference to it.
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`].
@@ -362,7 +444,8 @@ fn check_meta(properties: &Properties, meta: &RunMeta) -> Result<(), Damage> {
         && properties.seqno_min == meta.seqno_min
         && properties.seqno_max == meta.seqno_max
         && properties.key_min == meta.key_min
-        && properties.key_max == meta.key_max;
+        && properties.key_max == meta.key_max
+        && properties.values == meta.values;
     if agree { Ok(()) } else { Err(Damage { at: 0, what: "properties disagree with the manifest" }) }
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::file::FileKind;
 use crate::iter::VersionKind;
 use crate::seqno::SeqNo;
+use crate::values::{ValueRef, count_reference};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -90,7 +91,7 @@ impl Census<'_> {
         let mut count = 0;
         let mut at = cursor.next_at();
         while cursor.next()? {
-            let new_key = self.entry(cursor.key(), cursor.seqno(), cursor.kind())?;
+            let new_key = self.entry(&cursor)?;
             if cursor.key() < &self.floor[..] || cursor.key() > separator {
                 return Err(Damage { at: 0, what: "key outside its block's separators" });
             }
@@ -110,8 +111,12 @@ impl Census<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, key: &[u8], seqno: SeqNo, kind: VersionKind) -> Result<bool, Damage> {
+    fn entry(&mut self, cursor: &BlockCursor) -> Result<bool, Damage> {
+        let (key, seqno, kind) = (cursor.key(), cursor.seqno(), cursor.kind());
         let facts = &mut self.facts;
+        if kind == VersionKind::Reference {
+            count_reference(&mut facts.values, ValueRef::decode(cursor.value())?);
+        }
         let new_key = self.previous.is_none() || facts.key_max != key;
         match self.previous {
             None => facts.key_min = key.to_vec(),

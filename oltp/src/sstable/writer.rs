@@ -15,7 +15,7 @@ use super::footer::Footer;
 use super::frame::Framer;
 use super::index::{Handle, IndexBuilder, separator};
 use super::properties::{Properties, fold_digest};
-use super::{FUSE_VERSION, FilterKind, Run, RunOptions};
+use super::{FUSE_VERSION, FilterKind, REFERENCE_VERSION, Run, RunOptions};
 use crate::cache::BlockCache;
 use crate::env::{Env, File, OpenMode};
 use crate::error::{Error, Result};
@@ -25,10 +25,11 @@ use crate::manifest::RunMeta;
 use crate::memory::Reservation;
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
+use crate::values::{ValueRef, count_reference};
 use crate::work::pace::IoLimit;
 
 /// Bytes collected before they are written.
-const BUFFER_BYTES: usize = 1 << 20;
+pub(crate) const BUFFER_BYTES: usize = 1 << 20;
 /// Key hashes taken from the budget at a time.
 const HASHES_CHARGED: usize = 8192;
 /// Largest key plus value. Offsets within a block are 32 bits wide.
@@ -60,19 +61,23 @@ pub struct RunWriter {
 }
 
 /// The file's bytes on their way out.
-struct Output {
-    file: Arc<dyn File>,
-    buffer: Vec<u8>,
-    written: u64,
-    checksum: Xxh3Default,
+pub(crate) struct Output {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) written: u64,
+    pub(crate) checksum: Xxh3Default,
 }
 
 impl Output {
-    fn offset(&self) -> u64 {
+    pub(crate) fn new(file: Arc<dyn File>) -> Output {
+        Output { file, buffer: Vec::new(), written: 0, checksum: Xxh3Default::new() }
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
 
-    fn write(&mut self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&mut self, path: &Path) -> Result<()> {
         self.checksum.update(&self.buffer);
         self.file.write_at(self.written, &self.buffer).map_err(|e| Error::io("write", path, e))?;
         self.written += self.buffer.len() as u64;
@@ -94,7 +99,7 @@ impl RunWriter {
             block: BlockBuilder::new(options.restart_interval),
             framer: Framer::new(options.compression),
             index: IndexBuilder::new(options.index_partition_bytes),
-            out: Output { file, buffer: Vec::new(), written: 0, checksum: Xxh3Default::new() },
+            out: Output::new(file),
             env,
             dir: dir.to_path_buf(),
             path,
@@ -127,15 +132,21 @@ impl RunWriter {
         self
     }
 
-    /// Appends a version. Entries come in (key ascending, SeqNo descending) order; a delete has no value.
+    /// Appends a version. Entries come in (key ascending, SeqNo descending) order; a delete has no value, the value of a
+    /// reference is an encoded [`ValueRef`].
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Invalid`] if key and value together exceed [`ENTRY_BYTES_MAX`].
+    /// [`Error::Io`]; [`Error::Invalid`] if key and value together exceed [`ENTRY_BYTES_MAX`], or for a reference that
+    /// does not decode.
     ///
     /// # Panics
     /// If the entry does not lie strictly behind the previous one (I5), or a delete carries a value.
     pub fn add(&mut self, key: &[u8], seqno: SeqNo, kind: VersionKind, value: &[u8]) -> Result<()> {
-        assert!(kind == VersionKind::Put || value.is_empty(), "a delete carries no value");
+        assert!(kind != VersionKind::Delete || value.is_empty(), "a delete carries no value");
+        if kind == VersionKind::Reference {
+            let at = ValueRef::decode(value).map_err(|d| Error::Invalid(format!("malformed reference: {}", d.what)))?;
+            count_reference(&mut self.properties.values, at);
+        }
         if key.len().saturating_add(value.len()) > ENTRY_BYTES_MAX {
             return Err(Error::Invalid(format!("a row may have at most {ENTRY_BYTES_MAX} bytes")));
         }
@@ -294,6 +305,7 @@ impl RunWriter {
             unique_keys: facts.key_count == facts.version_count,
             checksum: self.out.checksum.digest(),
             created_ms: facts.created_ms,
+            values: facts.values.clone(),
         })
     }
 
@@ -322,6 +334,9 @@ impl RunWriter {
         };
         let properties = self.append(&self.properties.encode(), false)?;
         let (id, table) = (self.id, self.table);
+        if !self.properties.values.is_empty() {
+            version = version.max(REFERENCE_VERSION);
+        }
         Ok(Footer { id, table, index_levels, index, filter, properties, version })
     }
 

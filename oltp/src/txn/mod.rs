@@ -207,7 +207,8 @@ impl Transaction {
         if let Some(part) = view.rows(schema.table) {
             let mut cursor = part.scan(keys.clone(), at, None)?;
             while cursor.next()? {
-                rows.push((cursor.key().to_vec(), cursor.value().to_vec()));
+                let row = cursor.value()?.to_vec();
+                rows.push((cursor.key().to_vec(), row));
             }
         }
         for (key, location) in view.cold().scan_keys(schema.table, keys.clone(), at)? {

@@ -22,8 +22,8 @@ fn supported_version(kind: FileKind) -> u32 {
 /// Format version of log files of `kind` that this program writes, those with notes aside.
 pub(crate) fn format_version(kind: FileKind) -> u32 {
     match kind {
-        // 2: runs have places in levels. 3: times of commits.
-        FileKind::Manifest => 3,
+        // 2: runs have places in levels. 3: times of commits. 4: value files.
+        FileKind::Manifest => 4,
         _ => 1,
     }
 }

@@ -10,9 +10,9 @@ use crate::db::{Db, Inner, Registered};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::file::{FileId, FileKind};
-use crate::iter::Cursor;
 use crate::iter::bounded::BoundedCursor;
 use crate::iter::merge::MergeCursor;
+use crate::iter::{Cursor, LoadedCursor};
 use crate::manifest::Edit;
 use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
@@ -220,7 +220,9 @@ impl Inner {
             }
         }
         let bounded = |cursors| -> Box<dyn Cursor> {
-            Box::new(BoundedCursor::new(MergeCursor::new(cursors), job.keys.0.clone(), job.keys.1.clone()))
+            let cursor = BoundedCursor::new(MergeCursor::new(cursors), job.keys.0.clone(), job.keys.1.clone());
+            // Segments take whole rows.
+            Box::new(LoadedCursor::new(cursor))
         };
         (bounded(inputs), bounded(newer))
     }
@@ -243,7 +245,7 @@ impl Inner {
         edits.extend(output.replaced.iter().map(|segment| Edit::RemoveSegment { table, segment: *segment }));
         edits.extend(output.segments.iter().map(|segment| Edit::AddSegment(segment.clone())));
         let dropped = self.dropped_files(plan, &output);
-        self.append_edits(&edits)?;
+        let dropped = [dropped, self.append_edits(&edits)?].concat();
 
         let mut sequencer = self.lock_sequencer();
         // From here on manifest and memory must agree: a failure leaves this process on the old layout, refusing

@@ -1,21 +1,24 @@
 //! Flush: a sealed memtable becomes a run, in one manifest edit with the marks that the log would otherwise have to keep.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use crate::commit::Sequencer;
 use crate::compaction::gc::{GcOptions, Tombstones};
-use crate::compaction::job::{Outputs, merge_runs};
+use crate::compaction::job::{Merged, Outputs, ValueOutputs, merge_runs};
+use crate::compaction::options::CompactionOptions;
 use crate::db::{Db, Inner};
 use crate::error::Result;
 use crate::event::Event;
 use crate::file::{FileId, FileKind};
+use crate::iter::Cursor;
 use crate::manifest::Edit;
 use crate::manifest::levels::LAST_LEVEL;
 use crate::memtable::Memtable;
 use crate::schema::{StorageKind, TableId};
 use crate::seqno::SeqNo;
 use crate::sstable::{Compression, FilterKind, Run, RunOptions, RunWriter};
+use crate::values::{ValueFile, ValueFileMeta, ValueFiles, ValueWriter};
 use crate::view::TableRows;
 use crate::work::disagreement;
 use crate::work::leftovers::Numbered;
@@ -121,10 +124,10 @@ impl Inner {
         let _span = tracing::debug_span!("flush", table = table.0).entered();
         let start = self.env.monotonic();
         self.wal.sync_to(self.wal.end_lsn())?;
-        let run = self.write_memtable(table, &memtable)?;
-        let run_id = run.as_ref().map(|run| run.meta().run);
-        let file_bytes = run.as_ref().map_or(0, |run| run.meta().file_bytes);
-        self.install_flush(table, &memtable, run, through)?;
+        let written = self.write_memtable(table, &memtable)?;
+        let run_id = written.runs.first().map(|run| run.meta().run);
+        let file_bytes: u64 = written.runs.iter().map(|run| run.meta().file_bytes).sum();
+        self.install_flush(table, &memtable, written, through)?;
         let elapsed = self.env.monotonic().saturating_sub(start);
         self.metrics.flush.record(elapsed);
         self.metrics.flush_bytes.add(file_bytes);
@@ -140,43 +143,87 @@ impl Inner {
         Ok(true)
     }
 
-    fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Option<Arc<Run>>> {
+    fn write_memtable(&self, table: TableId, memtable: &Arc<Memtable>) -> Result<Written> {
         // Tombstones stay: an older run may hold what they hide.
         let options = GcOptions { snapshots: self.stripes(), tombstones: Tombstones::Keep };
-        let create = || self.run_writer(table, 0);
-        let remove = |run| self.remove_file(FileKind::Run, run);
-        let outputs = Outputs { create: &create, remove: &remove, file_bytes_max: u64::MAX };
-        let metas = merge_runs(vec![Box::new(memtable.cursor())], &outputs, options)?;
-        let Some(meta) = metas.into_iter().next() else { return Ok(None) };
-        let run = Run::open(&self.env, &self.dir, &meta, Arc::clone(&self.block_cache));
-        run.map(Some).inspect_err(|_| remove(meta.run))
+        let place = WritePlace { table, level: 0, file_bytes_max: u64::MAX };
+        self.write_runs(vec![Box::new(memtable.cursor())], &ValueFiles::new(), place, options, BTreeSet::new())
     }
 
-    /// Starts a file of `level`: what is written last and read most seldom is compressed best.
-    pub(super) fn run_writer(&self, table: TableId, level: u8) -> Result<RunWriter> {
-        // So is what tells that a key is not there made with most care: nine keys of ten are in it.
-        let (compression, filter) = match level {
-            LAST_LEVEL => (Compression::Zstd, FilterKind::Fuse),
-            _ => (Compression::Lz4, FilterKind::Bloom),
+    /// Merges `inputs` into new files, open and ready to be installed. References of the inputs lead into `files`; those
+    /// into `emptied` ones are followed, and their values written anew.
+    pub(super) fn write_runs(
+        &self,
+        inputs: Vec<Box<dyn Cursor>>,
+        files: &ValueFiles,
+        place: WritePlace,
+        options: GcOptions,
+        emptied: BTreeSet<FileId>,
+    ) -> Result<Written> {
+        let WritePlace { table, level, file_bytes_max } = place;
+        let known = self.registered(table).filter(|known| known.kind == StorageKind::Row);
+        let shape = known.map(|known| known.compaction);
+        let create = || self.run_writer(table, level);
+        let create_values = || self.value_writer(table, level);
+        let remove = |kind, file| self.remove_file(kind, file);
+        let values = ValueOutputs {
+            large_bytes_min: shape.as_ref().and_then(CompactionOptions::large_bytes_min),
+            emptied,
+            create: &create_values,
+            file_bytes_max: shape.unwrap_or_default().value_file_bytes_max,
         };
-        let options = RunOptions { compression, filter, ..RunOptions::default() };
+        let merged =
+            merge_runs(inputs, &Outputs { create: &create, remove: &remove, file_bytes_max, values }, options)?;
+        let opened = self.open_written(&merged, files);
+        if opened.is_err() {
+            merged.runs.iter().for_each(|meta| remove(FileKind::Run, meta.run));
+            merged.values.iter().for_each(|meta| remove(FileKind::Values, meta.file));
+        }
+        let runs = opened?;
+        self.metrics.value_write_bytes.add(merged.values.iter().map(|meta| meta.file_bytes).sum());
+        self.metrics.value_move_bytes.add(merged.moved_bytes);
+        Ok(Written { runs, values: merged.values, moved_bytes: merged.moved_bytes })
+    }
+
+    /// Removes what was written and is not to be installed.
+    fn remove_written(&self, written: &Written) {
+        written.runs.iter().for_each(|run| self.remove_file(FileKind::Run, run.id()));
+        written.values.iter().for_each(|meta| self.remove_file(FileKind::Values, meta.file));
+    }
+
+    fn open_written(&self, merged: &Merged, files: &ValueFiles) -> Result<Vec<Arc<Run>>> {
+        let mut files = files.clone();
+        for meta in &merged.values {
+            files.insert(meta.file, ValueFile::open(&self.env, &self.dir, meta)?);
+        }
+        let open = |meta| Run::open_with(&self.env, &self.dir, meta, Arc::clone(&self.block_cache), &files);
+        merged.runs.iter().map(open).collect()
+    }
+
+    /// Starts a value file for runs of `level`.
+    fn value_writer(&self, table: TableId, level: u8) -> Result<ValueWriter> {
+        let compression = compression_of(level);
+        let writer = ValueWriter::new(Arc::clone(&self.env), &self.dir, self.manifest.next_file(), table, compression)?;
+        Ok(writer.limited(self.work.io_limit.clone()))
+    }
+
+    /// Starts a file of `level`.
+    pub(super) fn run_writer(&self, table: TableId, level: u8) -> Result<RunWriter> {
+        // What is asked most often whether it has a key is made with most care: nine keys of ten are in it.
+        let filter = if level == LAST_LEVEL { FilterKind::Fuse } else { FilterKind::Bloom };
+        let options = RunOptions { compression: compression_of(level), filter, ..RunOptions::default() };
         let writer = RunWriter::new(Arc::clone(&self.env), &self.dir, self.manifest.next_file(), table, options)?;
         Ok(writer.charged(self.budget.reserve("run writers", 0)?).limited(self.work.io_limit.clone()))
     }
 
-    fn install_flush(
-        &self,
-        table: TableId,
-        memtable: &Arc<Memtable>,
-        run: Option<Arc<Run>>,
-        through: SeqNo,
-    ) -> Result<()> {
+    fn install_flush(&self, table: TableId, memtable: &Arc<Memtable>, written: Written, through: SeqNo) -> Result<()> {
         let _installing = self.work.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let view = self.views.load();
         let mut edits = vec![Edit::FlushedThrough { table, seqno: through }];
-        edits.extend(run.iter().map(|run| Edit::AddRun(run.meta().clone())));
+        edits.extend(written.values.iter().cloned().map(Edit::AddValueFile));
+        edits.extend(written.runs.iter().map(|run| Edit::AddRun(run.meta().clone())));
         let sealed = self.seal(table, through, view.cold.as_ref());
-        edits.extend(sealed.inspect_err(|_| run.iter().for_each(|run| self.remove_file(FileKind::Run, run.id())))?);
+        edits.extend(sealed.inspect_err(|_| self.remove_written(&written))?);
         let dropped = self.append_edits(&edits)?;
         let _sequencer = self.lock_sequencer();
         let view = self.views.load();
@@ -185,7 +232,7 @@ impl Inner {
         if let Some(rows) = tables.get(&table) {
             let mut rows = TableRows::clone(rows);
             rows.sealed.retain(|sealed| !Arc::ptr_eq(sealed, memtable));
-            run.into_iter().try_for_each(|run| rows.runs.push(run)).map_err(disagreement)?;
+            written.runs.into_iter().try_for_each(|run| rows.runs.push(run)).map_err(disagreement)?;
             tables.insert(table, Arc::new(rows));
         }
         self.views.install(tables, Arc::clone(&view.cold), dropped);
@@ -199,8 +246,9 @@ impl Inner {
         Ok(sealed.into_iter().map(Edit::SetMarks).collect())
     }
 
-    /// Appends edits to the manifest; returns the mark files that they replaced. If it fails, what the edits bring in belongs
-    /// to [`super::leftovers`].
+    /// Appends edits to the manifest, and with them the drops of the value files that they leave without a reference; returns
+    /// the mark files that they replaced and those value files. If it fails, what the edits bring in belongs to
+    /// [`super::leftovers`]. Under the lock that guards installing.
     pub(crate) fn append_edits(&self, edits: &[Edit]) -> Result<Vec<(FileKind, FileId)>> {
         let before: HashMap<FileId, Option<FileId>> =
             self.manifest.version().segments().into_iter().map(|record| (record.segment, record.marks)).collect();
@@ -211,16 +259,20 @@ impl Inner {
             }
             _ => None,
         });
-        let replaced: Vec<_> = replaced.collect();
-        let appended = match self.history_edit() {
-            Some(history) => self.manifest.append(&[edits, &[history]].concat()),
-            None => self.manifest.append(edits),
-        };
+        let mut dropped: Vec<_> = replaced.collect();
+        let drops = self.manifest.version().drops_after(edits);
+        for edit in &drops {
+            if let Edit::DropValueFiles { files, .. } = edit {
+                dropped.extend(files.iter().map(|file| (FileKind::Values, *file)));
+            }
+        }
+        let history: Vec<Edit> = self.history_edit().into_iter().collect();
+        let appended = self.manifest.append(&[edits, &drops, &history].concat());
         let version = appended.inspect_err(|_| self.work.leftovers.doubt(edits, &self.manifest.version()))?;
         for (kind, file) in self.work.leftovers.settle(edits, &version) {
             self.remove_file(kind, file);
         }
-        Ok(replaced)
+        Ok(dropped)
     }
 
     /// Seals the marks of one table whose rows are all flushed but whose marks pin the log. `false` if there is none.
@@ -280,4 +332,25 @@ impl Inner {
         }
         through
     }
+}
+
+/// Files that a flush or merge wrote: not part of any view yet.
+pub(super) struct Written {
+    pub(super) runs: Vec<Arc<Run>>,
+    pub(super) values: Vec<ValueFileMeta>,
+    /// Bytes of values that were read to get there.
+    pub(super) moved_bytes: u64,
+}
+
+/// Where a flush or merge writes its runs.
+#[derive(Clone, Copy)]
+pub(super) struct WritePlace {
+    pub(super) table: TableId,
+    pub(super) level: u8,
+    pub(super) file_bytes_max: u64,
+}
+
+/// What is written last and read most seldom is compressed best.
+fn compression_of(level: u8) -> Compression {
+    if level == LAST_LEVEL { Compression::Zstd } else { Compression::Lz4 }
 }

@@ -67,6 +67,7 @@ fn brought_in(edit: &Edit) -> Vec<Leftover> {
         Edit::AddRun(meta) => vec![run(meta.run)],
         Edit::MergeRuns { added, .. } => added.iter().map(|meta| run(meta.run)).collect(),
         Edit::PlaceRuns { added, .. } => added.iter().map(|(_, meta)| run(meta.run)).collect(),
+        Edit::AddValueFile(meta) => vec![Leftover { kind: FileKind::Values, file: meta.file, marks_of: None }],
         Edit::AddSegment(record) => {
             let of_segment = |kind| Leftover { kind, file: record.segment, marks_of: None };
             let marks = record.marks.map(|file| Leftover { kind: FileKind::Marks, file, marks_of: None });

@@ -91,6 +91,8 @@ pub const HYBRID: TableId = TableId(10);
 pub const ROW: TableId = TableId(11);
 /// A hybrid table that some tests drop.
 pub const SHORT_LIVED: TableId = TableId(12);
+/// Rows of [`ROW`] of at least so many bytes go to value files: most of those with a note.
+pub const LARGE: u64 = 25;
 /// Where the database of a test lies in its environment.
 pub const DIR: &str = "/db";
 
@@ -104,7 +106,13 @@ pub fn open(env: &Arc<dyn Env>, options: Options, tier: Arc<dyn ColdTier>) -> Re
 /// Tells the database of the tables that stay.
 pub fn register(db: &Db) {
     db.register_table(schema(HYBRID), StorageKind::Hybrid);
-    db.register_table(schema(ROW), StorageKind::Row);
+    shape(db, with_large_values());
+}
+
+/// The usual shape of levels, with a bound between small rows and large ones that some of the tests' rows are on either
+/// side of.
+pub fn with_large_values() -> CompactionOptions {
+    CompactionOptions { large_value_bytes: LARGE, ..CompactionOptions::default() }
 }
 
 /// A shape of levels for a few rows of a hundred bytes: with files of a row each, several levels fill.
@@ -116,7 +124,8 @@ pub fn tiny_levels(policy: CompactionPolicy) -> CompactionOptions {
         first_level_bytes_max: 500,
         file_bytes_max: 1,
         job_bytes_max: 4_000,
-        ..CompactionOptions::default()
+        value_file_bytes_max: 200,
+        ..with_large_values()
     }
 }
 
@@ -145,7 +154,8 @@ pub fn try_contents(snapshot: &Snapshot, table: TableId) -> Result<Rows> {
     if let Some(rows) = view.rows(table) {
         let mut scan = rows.scan(range.clone(), snapshot.seqno(), None)?;
         while scan.next()? {
-            assert!(found.insert(scan.key().to_vec(), scan.value().to_vec()).is_none(), "I7: a row twice");
+            let row = scan.value()?.to_vec();
+            assert!(found.insert(scan.key().to_vec(), row).is_none(), "I7: a row twice");
         }
     }
     for (key, location) in view.cold().scan_keys(table, range, snapshot.seqno())? {

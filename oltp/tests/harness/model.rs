@@ -327,8 +327,9 @@ pub fn any_compaction() -> impl Strategy<Value = CompactionOptions> {
     const POLICIES: [CompactionPolicy; 3] =
         [CompactionPolicy::Leveled, CompactionPolicy::Tiered, CompactionPolicy::LazyLeveled];
     let bytes = || prop_oneof![Just(1u64), 300u64..3_000];
-    (prop::sample::select(&POLICIES[..]), 2u32..4, 1u32..4, bytes(), bytes(), bytes(), 1u32..80).prop_map(
-        |(policy, size_ratio, level0_runs_min, first, file, job, tombstone_percent_min)| CompactionOptions {
+    let values = (prop::sample::select(&[0, 1, super::LARGE, 30][..]), 1u32..100, bytes());
+    (prop::sample::select(&POLICIES[..]), 2u32..4, 1u32..4, bytes(), bytes(), bytes(), 1u32..80, values).prop_map(
+        |(policy, size_ratio, level0_runs_min, first, file, job, tombstone_percent_min, values)| CompactionOptions {
             policy,
             size_ratio,
             level0_runs_min,
@@ -336,6 +337,9 @@ pub fn any_compaction() -> impl Strategy<Value = CompactionOptions> {
             file_bytes_max: file,
             job_bytes_max: job,
             tombstone_percent_min,
+            large_value_bytes: values.0,
+            value_garbage_percent_min: values.1,
+            value_file_bytes_max: values.2,
             ..CompactionOptions::default()
         },
     )

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use strata_oltp::compaction::{CompactionOptions, CompactionPolicy};
 use strata_oltp::db::Durability;
 use strata_oltp::env::capped::CappedEnv;
 use strata_oltp::env::sim::SimEnv;
@@ -84,7 +85,23 @@ pub fn open_at(env: &SimEnv, dir: &Path, options: &Options, make_tier: MakeTier,
     let tier = GatedTier::make(make_tier(&shared, dir), gate);
     let db = Db::open(shared, dir, options.clone(), tier)?;
     super::register(&db);
+    super::shape(&db, levels(options));
     Ok(db)
+}
+
+/// A shape of levels that follows from the other options: from rows that all go to value files to none.
+fn levels(options: &Options) -> CompactionOptions {
+    let mut numbers = Numbers::new(options.memtable_bytes_max ^ options.wal.segment_bytes);
+    let shape = match numbers.one_in(2) {
+        true => CompactionOptions::default(),
+        false => CompactionOptions { file_bytes_max: 300, ..super::tiny_levels(CompactionPolicy::Leveled) },
+    };
+    CompactionOptions {
+        large_value_bytes: numbers.pick(&[0, 1, super::LARGE, 1_000]),
+        value_garbage_percent_min: numbers.pick(&[1, 50, 90]),
+        value_file_bytes_max: numbers.pick(&[1, 500, 1 << 20]),
+        ..shape
+    }
 }
 
 /// All rows of all tables, by scan and by point read, present and absent.

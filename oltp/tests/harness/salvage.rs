@@ -10,7 +10,7 @@ use strata_oltp::env::sim::SimEnv;
 use strata_oltp::repair::{Effect, Loss, RepairReport};
 use strata_oltp::{Db, FileKind, TableId};
 
-use super::{HYBRID, ROW, Rows, contents, key, row};
+use super::{HYBRID, ROW, Rows, contents, key, row, row_with};
 
 /// Every row a key ever had, and what it is in the end.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Model {
                     transaction.delete(table, key.clone()).unwrap();
                     rows.remove(&key);
                 } else {
-                    let row = row(table, id, amount * 1_000_003);
+                    let row = written_row(table, id, amount * 1_000_003);
                     transaction.put(table, key.clone(), row.clone()).unwrap();
                     self.history.insert((key.clone(), row.clone()));
                     rows.insert(key, row);
@@ -61,6 +61,17 @@ impl Model {
         }
     }
 }
+
+/// What [`Model::write`] writes: every fortieth row of [`ROW`] is of [`LONG`] bytes and more.
+fn written_row(table: TableId, id: i32, amount: i64) -> Vec<u8> {
+    match id % 40 {
+        5 if table == ROW => row_with(table, id, amount, Some(&format!("{amount} ").repeat(40))),
+        _ => row(table, id, amount),
+    }
+}
+
+/// Between the few long rows and all others.
+pub const LONG: u64 = 100;
 
 /// Whether [`Model::write`] deletes row `id` for this `amount`.
 pub fn is_deleted(id: i32, amount: i64) -> bool {

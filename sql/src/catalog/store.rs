@@ -63,7 +63,7 @@ impl SystemTable {
         let range = table_range(self.schema.table);
         let mut cursor = rows.scan(&range.start..&range.end, snapshot.seqno(), None)?;
         while cursor.next()? {
-            visit(RowRef::new(&self.rows, cursor.value())?)?;
+            visit(RowRef::new(&self.rows, cursor.value()?)?)?;
         }
         Ok(())
     }

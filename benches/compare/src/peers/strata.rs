@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use arrow_schema::{DataType, Field};
 use strata_oltp::cold::{ColdJob, ColdOutput, ColdPlan, RowPart, SealedMarks, SegmentRecord};
+use strata_oltp::compaction::CompactionOptions;
 use strata_oltp::db::Durability;
 use strata_oltp::env::Env;
 use strata_oltp::env::os::OsEnv;
@@ -34,11 +35,16 @@ struct Open {
 
 /// Opens a database whose one table has a key and a value, and starts its background threads.
 pub fn open(dir: &Path, options: Options) -> Result<(Db, Arc<TableSchema>)> {
+    open_shaped(dir, options, CompactionOptions::default())
+}
+
+/// [`open`] with a shape of the table's levels.
+pub fn open_shaped(dir: &Path, options: Options, compaction: CompactionOptions) -> Result<(Db, Arc<TableSchema>)> {
     let column = |id, name| Column { id: ColumnId(id), field: Field::new(name, DataType::BinaryView, false) };
     let schema = Arc::new(TableSchema::new(TABLE, 1, vec![column(1, "key"), column(2, "value")], vec![0])?);
     let env: Arc<dyn Env> = Arc::new(OsEnv::new());
     let db = Db::open(env, dir, options, Arc::new(RowsOnly))?;
-    db.register_table(Arc::clone(&schema), StorageKind::Row);
+    db.register_table_with(Arc::clone(&schema), StorageKind::Row, compaction);
     db.start_background();
     Ok((db, schema))
 }
@@ -150,7 +156,8 @@ impl Session for Access<'_> {
         let mut cursor = rows.scan(&start..&end, snapshot.seqno(), None)?;
         let mut found = 0;
         while found < count && cursor.next()? {
-            std::hint::black_box((cursor.key(), cursor.value()));
+            std::hint::black_box(cursor.key());
+            std::hint::black_box(cursor.value()?);
             found += 1;
         }
         Ok(found)

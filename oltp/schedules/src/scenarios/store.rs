@@ -194,7 +194,8 @@ fn contents(snapshot: &Snapshot) -> Rows {
     if let Some(rows) = view.rows(HYBRID) {
         let mut scan = rows.scan(range.clone(), snapshot.seqno(), None).unwrap();
         while scan.next().unwrap() {
-            assert!(found.insert(id_of(scan.key()), commit_of(scan.value())).is_none(), "I7: a row twice");
+            let id = id_of(scan.key());
+            assert!(found.insert(id, commit_of(scan.value().unwrap())).is_none(), "I7: a row twice");
         }
     }
     for (key, location) in view.cold().scan_keys(HYBRID, range, snapshot.seqno()).unwrap() {
