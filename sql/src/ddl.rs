@@ -202,7 +202,7 @@ fn refuse_unsupported(create: &ast::CreateTable) -> Result<()> {
     }
 }
 
-/// `WITH (storage = 'row', compaction = 'tiered', size_ratio = 4, runs_per_level = 3)`.
+/// `WITH (storage = 'row', compaction = 'tiered', size_ratio = 4, runs_per_level = 3, large_value_bytes = 8192)`.
 fn storage(options: &ast::CreateTableOptions) -> Result<Storage> {
     let options = match options {
         ast::CreateTableOptions::None => return Ok(Storage::default()),
@@ -233,8 +233,9 @@ fn storage(options: &ast::CreateTableOptions) -> Result<Storage> {
             (other, value) => {
                 if !storage.compaction.set(other, value)? {
                     let message = format!("table option {other} does not exist");
-                    return Err(Error::new(SqlState::InvalidParameter, message)
-                        .with_hint("the options are: storage, compaction, size_ratio, runs_per_level"));
+                    return Err(Error::new(SqlState::InvalidParameter, message).with_hint(
+                        "the options are: storage, compaction, size_ratio, runs_per_level, large_value_bytes",
+                    ));
                 }
             }
         }
@@ -242,8 +243,9 @@ fn storage(options: &ast::CreateTableOptions) -> Result<Storage> {
     storage.compaction.check()?;
     if storage.kind == StorageKind::Hybrid && storage.compaction != CompactionOptions::default() {
         let message = "a hybrid table has no levels: its rows turn into columns";
-        return Err(Error::new(SqlState::InvalidParameter, message)
-            .with_hint("leave compaction, size_ratio and runs_per_level out, or add storage = 'row'"));
+        return Err(Error::new(SqlState::InvalidParameter, message).with_hint(
+            "leave compaction, size_ratio, runs_per_level and large_value_bytes out, or add storage = 'row'",
+        ));
     }
     Ok(storage)
 }
