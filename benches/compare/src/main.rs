@@ -16,6 +16,7 @@ mod memory;
 mod overwrite;
 mod peers;
 mod report;
+mod values;
 mod works;
 mod ycsb;
 
@@ -47,6 +48,8 @@ enum What {
     Rows(Rows),
     /// Strata alone: much data and a mixed load under a small memory budget
     Memory(memory::Memory),
+    /// Strata alone: large rows replaced at random, with and without value files
+    Values(values::Values),
     /// One piece of work on one engine, once; `rows` calls this
     #[command(hide = true)]
     One(One),
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
     match Arguments::parse().what {
         What::Rows(rows) => compare(&rows),
         What::Memory(memory) => memory::run(&memory),
+        What::Values(values) => values::run(&values),
         What::One(one) => run_one(&one),
     }
 }
