@@ -17,6 +17,7 @@ use strata_oltp::inspect::{Verification, verify};
 use strata_oltp::iter::VersionKind;
 use strata_oltp::manifest::{Edit, Manifest, RunMeta};
 use strata_oltp::sstable::{RunOptions, RunWriter};
+use strata_oltp::values::ValueRef;
 use strata_oltp::wal::{RecordKind, Wal, WalOptions};
 use strata_oltp::{Db, Error, FileId, FileKind, Options, SeqNo};
 
@@ -228,7 +229,7 @@ fn forge_run(env: &SimEnv, id: u64, key: &[u8], seqno: SeqNo) -> RunMeta {
 type Lie = (&'static str, fn(&SimEnv, &Manifest) -> Vec<Edit>);
 
 /// What is said of a manifest, and how it lied.
-const LIES: [Lie; 13] = [
+const LIES: [Lie; 14] = [
     // The order of two runs is exchanged, so that a reader would find the older version first.
     ("is in a newer run than", |_, manifest| {
         let first = first_run(manifest);
@@ -273,6 +274,19 @@ const LIES: [Lie; 13] = [
         let mut first = first_run(manifest);
         first.values[0].record_bytes -= 1;
         vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(first)]
+    }),
+    // A run that gives one key the value of another.
+    ("a reference does not lead to its value", |env, manifest| {
+        let first = first_run(manifest);
+        let share = first.values[0];
+        // All of its values are of one length.
+        let bytes = (share.record_bytes / share.value_count) as u32;
+        let mut reference = Vec::new();
+        ValueRef { file: share.file, offset: 0, bytes }.encode(&mut reference);
+        let shared: Arc<dyn Env> = Arc::new(env.clone());
+        let mut writer = RunWriter::new(shared, Path::new(DIR), FileId(2_000), ROW, RunOptions::default()).unwrap();
+        writer.add(&key(ROW, 999), SeqNo(1), VersionKind::Reference, &reference).unwrap();
+        vec![Edit::RemoveRun { table: ROW, run: first.run }, Edit::AddRun(writer.finish().unwrap())]
     }),
     // A value file without a reference.
     ("no run refers to it", |_, manifest| vec![Edit::RemoveRun { table: ROW, run: first_run(manifest).run }]),

@@ -10,7 +10,7 @@
 //! * every record names the key and commit it belongs to, and is checked against them by whoever follows a reference;
 //! * the manifest knows what live runs refer to of each file ([`crate::manifest::version::LiveValues`]), as each run says
 //!   what it refers to; a file that none refers to is dropped by the edit that takes the last reference away;
-//! * a run holds its value files open, so whoever can read a run can read its rows.
+//! * a run holds its value files, so whoever can read a run can read its rows.
 //!
 //! Deliberately not here: a cache. A large value is read whole and seldom twice, and would drive out the blocks of sixty
 //! small ones; the operating system keeps what is read often. Layout: FORMAT.md.
