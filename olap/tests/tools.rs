@@ -130,7 +130,7 @@ fn repair_and_check(env: &SimEnv, model: &Model, options: RepairOptions, what: &
 fn a_sound_database_has_no_fault_and_is_copied_whole() {
     let (env, model) = build(1);
     let kinds: BTreeSet<FileKind> = files(&env).into_iter().map(|file| file.0).collect();
-    assert_eq!(kinds.len(), 6, "every kind of file takes part");
+    assert_eq!(kinds.len(), 7, "every kind of file takes part");
     assert_eq!(faults(&env, DIR), []);
     assert_eq!(repair_and_check(&env, &model, RepairOptions::default(), "sound").losses, []);
 }
