@@ -43,6 +43,7 @@ pub mod inspect;
 pub mod maintenance;
 pub mod metrics;
 pub mod options;
+mod publish;
 pub mod recovery;
 pub mod repair;
 pub mod txn;

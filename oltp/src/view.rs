@@ -17,11 +17,11 @@ use crate::file::{FileId, FileKind};
 use crate::iter::{Cursor, OverlayCursor, SourceKind, VersionKind, VisibleCursor};
 use crate::manifest::{Levels, SortedRun};
 use crate::memtable::Memtable;
+use crate::publish::{self, Layout, Rising};
 use crate::schema::{TableId, TableSchema};
 use crate::seqno::SeqNo;
 use crate::sstable::{ConcatCursor, Run};
 use crate::sync::ArcSwap;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::txn::Overlay;
 use crate::txn::snapshot::Pin;
@@ -224,8 +224,16 @@ impl TableRows {
 pub struct ReadView {
     pub(crate) tables: BTreeMap<TableId, Arc<TableRows>>,
     pub(crate) cold: Arc<dyn ColdView>,
-    read_point: AtomicU64,
+    read_point: Rising,
     epoch: u64,
+}
+
+impl Layout for ReadView {
+    type Cell = crate::sync::atomic::AtomicU64;
+
+    fn read_point(&self) -> &Rising {
+        &self.read_point
+    }
 }
 
 impl ReadView {
@@ -244,7 +252,7 @@ impl ReadView {
     /// Everything at or below this is readable in this view.
     #[must_use]
     pub fn read_point(&self) -> SeqNo {
-        SeqNo(self.read_point.load(Ordering::Acquire))
+        SeqNo(self.read_point.get())
     }
 
     /// Bytes in sealed memtables of all tables.
@@ -338,7 +346,7 @@ struct Aging {
 
 impl Views {
     pub(crate) fn new(tables: BTreeMap<TableId, Arc<TableRows>>, cold: Arc<dyn ColdView>, read_point: SeqNo) -> Views {
-        let view = Arc::new(ReadView { tables, cold, read_point: AtomicU64::new(read_point.0), epoch: 1 });
+        let view = Arc::new(ReadView { tables, cold, read_point: Rising::new(read_point.0), epoch: 1 });
         let live = VecDeque::from([(1, Arc::downgrade(&view))]);
         Views { current: ArcSwap::new(view), aging: Mutex::new(Aging { live, garbage: BTreeMap::new() }) }
     }
@@ -365,9 +373,7 @@ impl Views {
 
     /// Advances the current view's read point. Only inside the commit mutex.
     pub(crate) fn publish(&self, seqno: SeqNo) {
-        let view = self.current.load();
-        debug_assert!(seqno >= view.read_point(), "I2: SeqNos rise");
-        view.read_point.store(seqno.0, Ordering::Release);
+        publish::advance(&self.current, seqno);
     }
 
     /// Replaces the layout and freezes the old view's read point. Only inside the commit mutex. `dropped` files are
@@ -378,15 +384,19 @@ impl Views {
         cold: Arc<dyn ColdView>,
         dropped: Vec<(FileKind, FileId)>,
     ) {
-        let old = self.current.load_full();
-        let epoch = old.epoch + 1;
-        let view = Arc::new(ReadView { tables, cold, read_point: AtomicU64::new(old.read_point().0), epoch });
         let mut aging = self.aging.lock().unwrap_or_else(PoisonError::into_inner);
-        aging.live.push_back((epoch, Arc::downgrade(&view)));
-        if !dropped.is_empty() {
-            aging.garbage.entry(old.epoch).or_default().extend(dropped);
-        }
-        self.current.store(view);
+        let old = publish::replace(&self.current, |old, read_point| {
+            let epoch = old.epoch + 1;
+            let view = Arc::new(ReadView { tables, cold, read_point: Rising::new(read_point.0), epoch });
+            aging.live.push_back((epoch, Arc::downgrade(&view)));
+            if !dropped.is_empty() {
+                aging.garbage.entry(old.epoch).or_default().extend(dropped);
+            }
+            view
+        });
+        // What goes with the old view needs no lock.
+        drop(aging);
+        drop(old);
     }
 
     /// Files that no view names any more; each is returned once, for removal.

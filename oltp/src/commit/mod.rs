@@ -16,7 +16,7 @@
 
 pub(crate) mod record;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::cold::Location;
@@ -25,9 +25,9 @@ use crate::error::{Error, Result};
 use crate::manifest::Levels;
 use crate::memory::Reservation;
 use crate::memtable::Memtable;
+use crate::publish::{Pending, Ring};
 use crate::schema::TableId;
 use crate::seqno::SeqNo;
-use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::txn::conflict::{CommitKeys, RecentCommits};
 use crate::txn::footprint::{Footprint, table_of};
@@ -36,7 +36,7 @@ use crate::txn::lock::{HeldLocks, Refused};
 use crate::txn::reads::ReadSet;
 use crate::txn::{LockMode, Overlay};
 use crate::view::{ReadView, Snapshot, TableRows};
-use crate::wal::{Lsn, RecordKind};
+use crate::wal::RecordKind;
 use record::CommitRecord;
 
 /// What an acknowledged commit survives.
@@ -58,7 +58,7 @@ pub(crate) struct Sequencer {
     /// Times of commits, if states of the past are kept.
     pub(crate) history: Option<History>,
     /// Commits with a SeqNo that are not published yet, in order.
-    pub(crate) pending: VecDeque<Arc<Pending>>,
+    pub(crate) pending: Ring,
     /// Running conversions, which must learn of every commit that supersedes one of their inputs.
     pub(crate) jobs: Vec<Arc<JobLog>>,
     /// Threads that wait for a publication: waking nobody costs a system call as well.
@@ -66,14 +66,6 @@ pub(crate) struct Sequencer {
     /// Newest commit to each table since open.
     pub(crate) newest: HashMap<TableId, SeqNo>,
     pub(crate) closed: bool,
-}
-
-/// A commit between its SeqNo and its publication.
-pub(crate) struct Pending {
-    pub(crate) seqno: SeqNo,
-    lsn: Lsn,
-    durability: Durability,
-    applied: AtomicBool,
 }
 
 /// What a running conversion must still learn: keys in its range that were committed while it ran.
@@ -128,7 +120,7 @@ impl Sequencer {
             last,
             recent,
             history,
-            pending: VecDeque::new(),
+            pending: Ring::new(),
             jobs: Vec::new(),
             publish_waiters: 0,
             newest,
@@ -181,7 +173,7 @@ impl Inner {
             memtable.apply(&self.budget, ticket.pending.seqno, record.versions(range.clone()));
         }
         drop(reservation);
-        ticket.pending.applied.store(true, Ordering::Release);
+        ticket.pending.set_applied();
         if durability == Durability::Durable
             && let Err(error) = self.wal.sync_to(ticket.pending.lsn)
         {
@@ -280,8 +272,8 @@ impl Inner {
         // A serializable transaction may have begun since the keys were gathered.
         let keys = self.snapshots.wants_keys().then(|| keys.take().unwrap_or_else(|| CommitKeys::new(record.keys())));
         sequencer.recent.insert(seqno, footprint.take_writes(), keys);
-        let pending = Arc::new(Pending { seqno, lsn, durability, applied: AtomicBool::new(false) });
-        sequencer.pending.push_back(Arc::clone(&pending));
+        let pending = Arc::new(Pending::new(seqno, lsn, durability));
+        sequencer.pending.push(Arc::clone(&pending));
         Ok(Attempt::Sequenced(Ticket { pending, memtables, sealed }))
     }
 
@@ -345,15 +337,7 @@ impl Inner {
     }
 
     fn publish_ready(&self, sequencer: &mut Sequencer) {
-        let durable = self.wal.durable_lsn();
-        let mut newest = None;
-        while let Some(pending) = sequencer.pending.front()
-            && pending.applied.load(Ordering::Acquire)
-            && (pending.durability == Durability::Buffered || pending.lsn <= durable)
-        {
-            newest = Some(pending.seqno);
-            sequencer.pending.pop_front();
-        }
+        let newest = sequencer.pending.take_ready(self.wal.durable_lsn());
         if let Some(seqno) = newest {
             self.views.publish(seqno);
         }

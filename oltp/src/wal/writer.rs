@@ -14,8 +14,8 @@ use crate::env::{Env, OpenMode};
 use crate::error::{Error, Result};
 use crate::file::FileKind;
 use crate::metrics::LogMetrics;
+use crate::publish::Rising;
 use crate::seqno::SeqNo;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::wal::header::HEADER_BYTES;
 use crate::wal::pin::{ArchiveGate, unpinned};
@@ -34,7 +34,7 @@ pub struct Wal {
     queue: Mutex<Queue>,
     changed: Condvar,
     /// Copy of the tail's durable position, for reading without a lock.
-    durable: AtomicU64,
+    durable: Rising,
     /// Taken only by the holder of the flush turn.
     tail: Mutex<LogTail>,
     /// One release at a time.
@@ -129,7 +129,7 @@ impl Wal {
             folder,
             queue: Mutex::new(queue),
             changed: Condvar::new(),
-            durable: AtomicU64::new(report.end.0),
+            durable: Rising::new(report.end.0),
             tail: Mutex::new(tail),
             release: Mutex::new(()),
             metrics: LogMetrics::default(),
@@ -280,7 +280,7 @@ impl Wal {
     /// Everything below this is synced. Never goes back.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {
-        Lsn(self.durable.load(Ordering::Acquire))
+        Lsn(self.durable.get())
     }
 
     /// Position behind the newest record appended.
@@ -418,7 +418,7 @@ impl Wal {
             tail.sync(end)?;
             self.metrics.sync.record(self.folder.env.monotonic().saturating_sub(start));
         }
-        self.durable.store(tail.durable.0, Ordering::Release);
+        self.durable.rise(tail.durable.0);
         Ok(())
     }
 }
