@@ -110,9 +110,9 @@ pub(crate) fn repair(job: &SegmentRepair<'_>, losses: &mut Vec<Loss>) -> Result<
         let bare = SegmentRecord { marks: record.marks.filter(|_| !are_marks_lost), ..record.clone() };
         let mut faults = Vec::new();
         if Files.verify(job.env, job.from, &bare, &mut faults).is_some() && faults.is_empty() {
-            copy(job, FileKind::Segment, job.segment)?;
-            copy(job, FileKind::Keys, job.segment)?;
-            bare.marks.map_or(Ok(()), |id| copy(job, FileKind::Marks, id))?;
+            job.copy(FileKind::Segment, job.segment)?;
+            job.copy(FileKind::Keys, job.segment)?;
+            bare.marks.map_or(Ok(()), |id| job.copy(FileKind::Marks, id))?;
             return Ok(RepairedSegment { records: vec![bare], are_marks_lost });
         }
     }
@@ -189,22 +189,6 @@ fn read_all(env: &dyn Env, path: &Path) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn copy(job: &SegmentRepair<'_>, kind: FileKind, id: FileId) -> Result<()> {
-    const PIECE_BYTES: u64 = 4 << 20;
-    let (from, to) = (kind.path(job.from, id), kind.path(job.into, id));
-    let source = job.env.open(&from, OpenMode::Read).map_err(|e| Error::io("open", &from, e))?;
-    let target = job.env.open(&to, OpenMode::CreateNew).map_err(|e| Error::io("create", &to, e))?;
-    let bytes = source.len().map_err(|e| Error::io("measure", &from, e))?;
-    let mut at = 0;
-    while at < bytes {
-        let mut piece = vec![0; usize::try_from((bytes - at).min(PIECE_BYTES)).unwrap_or(0)];
-        source.read_at(at, &mut piece).map_err(|e| Error::io("read", &from, e))?;
-        target.write_at(at, &piece).map_err(|e| Error::io("write", &to, e))?;
-        at += piece.len() as u64;
-    }
-    target.sync().map_err(|e| Error::io("sync", &to, e))
-}
-
 /// A segment being written anew.
 struct Salvage<'a> {
     job: &'a SegmentRepair<'a>,
@@ -269,6 +253,7 @@ impl Salvage<'_> {
             }
             base += rows;
         }
+        lost_count += self.missing_groups(parquet.num_row_groups(), schema.table, losses);
         if lost_count == 0 && self.job.record.is_some() {
             let what = if bytes.is_vouched {
                 "its key index was made anew"
@@ -333,17 +318,32 @@ impl Salvage<'_> {
             }
             before = Some(version);
         }
-        let known = self.meta.as_ref().and_then(|meta| meta.row_groups.get(at));
+        let known = self.meta.as_ref().map(|meta| meta.row_groups.get(at));
         let (Some(oldest), Some(newest)) = (seqnos.iter().min(), seqnos.iter().max()) else {
             return Err(corrupt("a row group without rows"));
         };
         let agrees = known.is_none_or(|known| {
+            let Some(known) = known else { return false };
             known.rows as usize == rows.len()
                 && known.seqnos == (*oldest, *newest)
                 && known.keys.0 == rows.key(0)
                 && known.keys.1 == rows.key(rows.len() - 1)
         });
         if agrees { Ok(Group { rows, seqnos }) } else { Err(corrupt("a row group is not what was recorded")) }
+    }
+
+    /// A loss for each recorded row group that a file of `count` groups does not have; how many that are.
+    fn missing_groups(&self, count: usize, table: TableId, losses: &mut Vec<Loss>) -> usize {
+        let recorded = self.meta.iter().flat_map(|meta| &meta.row_groups).enumerate().skip(count);
+        let missing = recorded.map(|(at, group)| {
+            let what = format!("row group {at} is not in the file");
+            let mut lost = loss(self.job, Effect::Lost, FileKind::Segment, self.job.segment, what);
+            (lost.table, lost.keys, lost.rows) = (Some(table), Some(group.keys.clone()), Some(u64::from(group.rows)));
+            lost
+        });
+        let before = losses.len();
+        losses.extend(missing);
+        losses.len() - before
     }
 
     fn lost_group(&self, parquet: &ParquetMetaData, at: usize, rows: u32, table: TableId, error: &Error) -> Loss {
