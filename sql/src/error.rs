@@ -313,7 +313,7 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
             "split the work into smaller transactions, wait for other work to finish, or raise the memory budget",
         ),
         StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-            (SqlState::DiskFull, "free space on the disk, then reopen the database")
+            (SqlState::DiskFull, "free space on the disk; reopen the database if it still refuses writes")
         }
         StoreError::Io { .. } => (SqlState::IoError, "see the cause; nothing acknowledged is lost"),
         StoreError::Invalid(_) => return Error::new(SqlState::InvalidParameter, error.to_string()),
@@ -327,7 +327,7 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
         StoreError::Io { source, .. } => format!("{error}: {source}"),
         StoreError::Poisoned { reason } if is_disk_full(reason) => {
             return Error::new(SqlState::DiskFull, error.to_string())
-                .with_hint("free space on the disk, then reopen the database");
+                .with_hint("free space on the disk; reopen the database if it still refuses writes");
         }
         _ => error.to_string(),
     };
