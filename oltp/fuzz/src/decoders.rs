@@ -200,7 +200,7 @@ pub fn values(input: &[u8]) {
     if let Ok(record) = Record::decode(&Bytes::copy_from_slice(input)) {
         assert!(record.key.len() + record.value.len() < input.len());
     }
-    let mut bytes = [0; values::footer::FOOTER_BYTES];
+    let mut bytes = [0; FOOTER_BYTES];
     let count = input.len().min(bytes.len());
     bytes[..count].copy_from_slice(&input[..count]);
     let _ = values::footer::Footer::decode(&bytes);

@@ -210,13 +210,15 @@ fn encode_edit(out: &mut Vec<u8>, edit: &Edit) {
             out.push(u8::from(kept_from.is_some()));
             put_u64(out, kept_from.unwrap_or_default().0);
             put_u32(out, marks.len());
-            for mark in marks {
-                put_u64(out, mark.at_ms);
-                put_u64(out, mark.seqno.0);
-                out.push(u8::from(mark.is_gap));
-            }
+            marks.iter().for_each(|mark| put_mark(out, mark));
         }
     }
+}
+
+fn put_mark(out: &mut Vec<u8>, mark: &TimeMark) {
+    put_u64(out, mark.at_ms);
+    put_u64(out, mark.seqno.0);
+    out.push(u8::from(mark.is_gap));
 }
 
 fn tag(edit: &Edit) -> u8 {

@@ -44,19 +44,12 @@ impl Footer {
             bytes.extend_from_slice(&handle.bytes.to_le_bytes());
         }
         bytes.extend_from_slice(&self.version.to_le_bytes());
-        let checksum = xxh3_64(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        bytes.extend_from_slice(&MAGIC);
-        let mut footer = [0; FOOTER_BYTES];
-        footer.copy_from_slice(&bytes);
-        footer
+        seal(bytes, MAGIC)
     }
 
     /// Checks magic and checksum and returns the fields; whether version and handles make sense is the caller's.
     pub fn decode(bytes: &[u8; FOOTER_BYTES]) -> Result<Footer, Damage> {
-        if bytes[CHECKSUM_AT + 8..] != MAGIC {
-            return Err(Damage { at: CHECKSUM_AT + 8, what: "not the end of a run" });
-        }
+        check(bytes, MAGIC, "not the end of a run")?;
         let mut reader = Reader::new(bytes, 0);
         let id = FileId(reader.u64()?);
         let table = TableId(reader.u32()?);
@@ -65,11 +58,30 @@ impl Footer {
         let filter = handle(&mut reader)?;
         let properties = handle(&mut reader)?;
         let version = reader.u32()?;
-        if reader.u64()? != xxh3_64(&bytes[..CHECKSUM_AT]) {
-            return Err(Damage { at: CHECKSUM_AT, what: "footer checksum mismatch" });
-        }
         Ok(Footer { id, table, index_levels, index, filter, properties, version })
     }
+}
+
+/// The fields of a footer, of a run or a value file, with checksum and magic.
+pub fn seal(mut fields: Vec<u8>, magic: [u8; 8]) -> [u8; FOOTER_BYTES] {
+    let checksum = xxh3_64(&fields);
+    fields.extend_from_slice(&checksum.to_le_bytes());
+    fields.extend_from_slice(&magic);
+    let mut footer = [0; FOOTER_BYTES];
+    footer.copy_from_slice(&fields);
+    footer
+}
+
+/// Checks magic, whose absence is called `stranger`, and checksum of what [`seal`] made.
+pub fn check(bytes: &[u8; FOOTER_BYTES], magic: [u8; 8], stranger: &'static str) -> Result<(), Damage> {
+    let (checksum, found) = bytes[CHECKSUM_AT..].split_at(8);
+    if found != magic {
+        return Err(Damage { at: CHECKSUM_AT + 8, what: stranger });
+    }
+    if checksum != xxh3_64(&bytes[..CHECKSUM_AT]).to_le_bytes() {
+        return Err(Damage { at: CHECKSUM_AT, what: "footer checksum mismatch" });
+    }
+    Ok(())
 }
 
 fn handle(reader: &mut Reader<'_>) -> Result<Handle, Damage> {

@@ -1,16 +1,13 @@
 //! The last 72 bytes of a value file: what is in it and where its list of records lies.
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::file::FileId;
 use crate::schema::TableId;
+use crate::sstable::footer::{check, seal};
 use crate::sstable::varint::{Damage, Reader};
 
-/// Length of a footer, in this and every later version.
-pub const FOOTER_BYTES: usize = 72;
+pub use crate::sstable::footer::FOOTER_BYTES;
+
 const MAGIC: [u8; 8] = *b"STRATVAL";
-/// The checksum covers everything before it.
-const CHECKSUM_AT: usize = 56;
 
 /// What a value file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,19 +43,12 @@ impl Footer {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.raw_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.created_ms.to_le_bytes());
-        let checksum = xxh3_64(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        bytes.extend_from_slice(&MAGIC);
-        let mut footer = [0; FOOTER_BYTES];
-        footer.copy_from_slice(&bytes);
-        footer
+        seal(bytes, MAGIC)
     }
 
     /// Checks magic and checksum and returns the fields; whether they make sense is the caller's.
     pub fn decode(bytes: &[u8; FOOTER_BYTES]) -> Result<Footer, Damage> {
-        if bytes[CHECKSUM_AT + 8..] != MAGIC {
-            return Err(Damage { at: CHECKSUM_AT + 8, what: "not the end of a value file" });
-        }
+        check(bytes, MAGIC, "not the end of a value file")?;
         let mut reader = Reader::new(bytes, 0);
         let id = FileId(reader.u64()?);
         let table = TableId(reader.u32()?);
@@ -69,9 +59,6 @@ impl Footer {
         let reserved = reader.u32()?;
         let raw_bytes = reader.u64()?;
         let created_ms = reader.u64()?;
-        if reader.u64()? != xxh3_64(&bytes[..CHECKSUM_AT]) {
-            return Err(Damage { at: CHECKSUM_AT, what: "footer checksum mismatch" });
-        }
         if reserved != 0 && version <= super::FORMAT_VERSION {
             return Err(Damage { at: 36, what: "reserved bytes are in use" });
         }
