@@ -26,6 +26,7 @@ mod catalog;
 mod functions;
 mod types;
 
+mod dependencies;
 mod query;
 
 mod call;

@@ -23,6 +23,7 @@ use strata_oltp::txn::{Isolation, Transaction};
 
 use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
+use crate::dependencies::forget_keys;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::system;
@@ -133,7 +134,7 @@ impl Reader {
         for reference in self.state.resolve_table_references(&statement)? {
             self.check_reference(&reference)?;
         }
-        Ok(self.state.statement_to_plan(statement).await?)
+        Ok(forget_keys(self.state.statement_to_plan(statement).await?)?)
     }
 
     /// The table that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error, with the

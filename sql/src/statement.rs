@@ -7,6 +7,7 @@
 //! Deliberately not here: whether names exist and types fit, which depends on the transaction the statement runs in.
 
 pub(crate) mod json;
+mod precedence;
 pub(crate) mod script;
 mod shallow;
 
@@ -125,6 +126,7 @@ fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
     shallow::with_room(text, |text| {
         let mut statement = parse_deep(text)?;
         if let Some(statement) = &mut statement {
+            precedence::lift_conditions(statement);
             shallow::make_shallow(statement)?;
         }
         Ok(statement)

@@ -34,6 +34,8 @@ pub struct StrataTable {
     table: Arc<TableSchema>,
     schema: SchemaRef,
     constraints: Constraints,
+    /// Whether logical plans are not told of the key.
+    hides_key: bool,
 }
 
 impl StrataTable {
@@ -60,7 +62,18 @@ impl StrataTable {
         let key_is_exposed = table.primary_key.iter().all(|&column| column < exposed);
         let key = key_is_exposed.then(|| Constraint::PrimaryKey(table.primary_key.clone()));
         let constraints = Constraints::new_unverified(key.into_iter().collect());
-        Ok(StrataTable { table, schema, constraints })
+        Ok(StrataTable { table, schema, constraints, hides_key: false })
+    }
+
+    /// The same table, of which logical plans do not know the primary key.
+    #[must_use]
+    pub fn without_key(&self) -> StrataTable {
+        StrataTable {
+            table: Arc::clone(&self.table),
+            schema: Arc::clone(&self.schema),
+            constraints: self.constraints.clone(),
+            hides_key: true,
+        }
     }
 
     /// The table's shape.
@@ -126,7 +139,7 @@ impl TableProvider for StrataTable {
     }
 
     fn constraints(&self) -> Option<&Constraints> {
-        Some(&self.constraints)
+        (!self.hides_key).then_some(&self.constraints)
     }
 
     fn table_type(&self) -> TableType {

@@ -142,7 +142,7 @@ fn from_plan_text(text: &str) -> Error {
         SqlState::DatatypeMismatch
     } else if lower.contains("not found") && lower.contains("table") {
         SqlState::UndefinedTable
-    } else if lower.contains("unsupported") || lower.contains("not supported") || lower.contains("not implemented") {
+    } else if is_unsupported(&lower) {
         SqlState::FeatureNotSupported
     } else if lower.contains("divide by zero") {
         return division_by_zero();
@@ -150,6 +150,13 @@ fn from_plan_text(text: &str) -> Error {
         SqlState::InvalidStatement
     };
     Error::new(state, text)
+}
+
+fn is_unsupported(lower: &str) -> bool {
+    // The last two are of subqueries, in places and with conditions that DataFusion cannot plan.
+    ["unsupported", "not supported", "not implemented", "subquery can only be used in", "only supports single"]
+        .iter()
+        .any(|phrase| lower.contains(phrase))
 }
 
 fn is_type_mismatch(lower: &str) -> bool {
