@@ -20,7 +20,7 @@ const EMPTY_NAMES: [&str; 4] = ["utils", "common", "helpers", "manager"];
 
 /// Who may know whom: package, workspace packages it may depend on, other packages it must not depend on (a trailing
 /// `*` covers every name that starts so). The reasons are in ARCHITECTURE.md.
-const EDGES: [(&str, &[&str], &[&str]); 9] = [
+const EDGES: [(&str, &[&str], &[&str]); 10] = [
     (
         "strata-oltp",
         &[],
@@ -33,6 +33,7 @@ const EDGES: [(&str, &[&str], &[&str]); 9] = [
     ("strata-benches", &["strata-oltp", "strata-olap", "strata-sql", "strata-flight", "strata-cli"], &[]),
     ("strata-schedules", &[], &["arrow", "datafusion*", "parquet", "sqlparser", "tokio*", "tonic*"]),
     ("strata-reliability", &["strata-oltp", "strata-olap"], &["datafusion*"]),
+    ("strata-correctness", &["strata-oltp", "strata-sql"], &["datafusion*"]),
     ("ci", &[], &[]),
 ];
 
