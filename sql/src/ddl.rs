@@ -18,7 +18,7 @@ use crate::catalog::{
 };
 use crate::error::{Error, Result, SqlState};
 use crate::statement::{identifier, name_parts};
-use crate::types::{ColumnType, column_type};
+use crate::types::{ColumnType, column_type, is_json_type, json_field};
 
 /// What is left to do once the transaction has committed.
 #[derive(Clone, Debug, Default)]
@@ -313,7 +313,9 @@ impl Definition {
             self.chars_max.insert(position, limit);
         }
         let id = ColumnId(u32::try_from(position).unwrap_or(u32::MAX));
-        self.columns.push(Column { id, field: Field::new(name, data_type, is_nullable) });
+        let field = Field::new(name, data_type, is_nullable);
+        let field = if is_json_type(&column.data_type) { json_field(field) } else { field };
+        self.columns.push(Column { id, field });
         Ok(())
     }
 

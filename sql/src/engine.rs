@@ -27,7 +27,7 @@ use crate::catalog::store::{CatalogCache, system_tables};
 use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA, TableName};
 use crate::embed;
 use crate::error::Result;
-use crate::functions;
+use crate::expr;
 use crate::pool::BudgetPool;
 use crate::session::Session;
 use crate::types::ColumnTypes;
@@ -300,9 +300,9 @@ fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> Result<Sessi
     settings.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     // 0.1 is a decimal, as in PostgreSQL; as a double, sums of money would not be exact.
     settings.sql_parser.parse_float_as_decimal = true;
-    let builder = SessionStateBuilder::new().with_type_planner(Arc::new(ColumnTypes));
+    let builder = expr::plan_with(SessionStateBuilder::new().with_type_planner(Arc::new(ColumnTypes)));
     let mut state = builder.with_config(config).with_runtime_env(runtime).with_default_features().build();
-    functions::register(&mut state)?;
+    expr::register(&mut state)?;
     Ok(state)
 }
 

@@ -27,10 +27,22 @@ pub enum SqlState {
     StringTooLong,
     /// `22003`: a number does not fit its type.
     NumericOutOfRange,
+    /// `22007`: text that does not read as a date, time or interval.
+    InvalidDatetime,
+    /// `22008`: a date or time that does not exist, or that its type cannot hold.
+    DatetimeOutOfRange,
+    /// `22011`: a negative length of a substring.
+    InvalidSubstring,
     /// `22012`: division by zero.
     DivisionByZero,
+    /// `2201E`: the logarithm of a number that has none.
+    InvalidLogarithm,
+    /// `2201F`: a power or root that has no value.
+    InvalidPower,
     /// `22023`: a parameter or option has a value that is not allowed.
     InvalidParameter,
+    /// `22025`: a pattern with an escape character where none may be.
+    InvalidEscape,
     /// `22P02`: text that does not read as the wanted type.
     InvalidText,
     /// `23502`: NULL in a key or NOT NULL column.
@@ -113,6 +125,12 @@ impl SqlState {
             SqlState::DataException => "22000",
             SqlState::StringTooLong => "22001",
             SqlState::NumericOutOfRange => "22003",
+            SqlState::InvalidDatetime => "22007",
+            SqlState::DatetimeOutOfRange => "22008",
+            SqlState::InvalidSubstring => "22011",
+            SqlState::InvalidLogarithm => "2201E",
+            SqlState::InvalidPower => "2201F",
+            SqlState::InvalidEscape => "22025",
             SqlState::DivisionByZero => "22012",
             SqlState::InvalidParameter => "22023",
             SqlState::InvalidText => "22P02",

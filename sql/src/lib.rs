@@ -23,7 +23,7 @@ mod session;
 pub mod statement;
 
 mod catalog;
-mod functions;
+mod expr;
 mod types;
 
 mod dependencies;
@@ -49,3 +49,4 @@ pub use query::Rows;
 pub use session::{ScanCounters, Session, StatementResult};
 pub use statement::{Statement, parse_script};
 pub use strata_oltp::commit::Durability;
+pub use types::write_text;

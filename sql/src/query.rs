@@ -26,6 +26,7 @@ use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableNam
 use crate::dependencies::forget_keys;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::expr::spelling::respell;
 use crate::system;
 
 /// Rows of a running query. Dropping it stops the query.
@@ -129,7 +130,8 @@ impl Reader {
     ///
     /// # Errors
     /// Unknown names, types that do not fit, and everything DataFusion cannot plan.
-    pub(crate) async fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan> {
+    pub(crate) async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan> {
+        respell(&mut statement)?;
         let statement = DfStatement::Statement(Box::new(statement));
         for reference in self.state.resolve_table_references(&statement)? {
             self.check_reference(&reference)?;

@@ -1,4 +1,4 @@
-//! SET: `durability` of the session's commits, and DataFusion's own options under their names.
+//! SET: `durability` of the session's commits, `timezone`, which is UTC, and DataFusion's own options under their names.
 
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
@@ -40,6 +40,12 @@ pub(crate) fn apply(statement: &ast::Statement, durability: &mut Durability, sta
             };
             Ok(())
         }
+        // Values are written with any zone and shown in this one.
+        "timezone" => match value.to_ascii_lowercase().as_str() {
+            "utc" | "gmt" | "default" | "etc/utc" => Ok(()),
+            _ => Err(Error::unsupported(format!("time zone {value}"))
+                .with_hint("the time zone of sessions is UTC; a TIMESTAMPTZ may be written with any zone")),
+        },
         // These decide what names and constants mean, for every statement of ours too.
         "datafusion.catalog.default_catalog"
         | "datafusion.catalog.default_schema"
@@ -48,6 +54,6 @@ pub(crate) fn apply(statement: &ast::Statement, durability: &mut Durability, sta
         }
         _ if name.starts_with("datafusion.") => Ok(state.config_mut().options_mut().set(&name, &value)?),
         _ => Err(Error::new(SqlState::UndefinedObject, format!("setting {name} does not exist"))
-            .with_hint("the settings are durability and those of DataFusion, datafusion.…")),
+            .with_hint("the settings are durability, timezone and those of DataFusion, datafusion.…")),
     }
 }

@@ -10,15 +10,27 @@
 //! | BYTEA | `BinaryView` | text input `\xdeadbeef` |
 //! | DATE, TIME, TIMESTAMP, TIMESTAMPTZ | Date32, Time64, Timestamp | microseconds; TIMESTAMPTZ in UTC |
 //! | UUID | `FixedSizeBinary(16)` | |
+//! | JSON, JSONB | `Utf8View` | checked and kept as written; extension type `arrow.json` |
 //!
-//! Refused: unsigned integers, INTERVAL, JSON, arrays and everything else, with SQLSTATE 0A000.
+//! JSONB is another name of JSON: members keep their order and their blanks, and two documents are equal as texts only.
 //!
-//! [`assign`] follows PostgreSQL's assignment casts: numbers convert among themselves with rounding and a range check,
+//! Refused: unsigned integers, INTERVAL and arrays as columns, and everything else, with SQLSTATE 0A000.
+//!
+//! Text is read by [`input`] and written by [`output`], wherever it comes from and goes to: constants, casts, INSERT, the
+//! wire. [`assign`] follows PostgreSQL's assignment casts: numbers convert among themselves with rounding and a range check,
 //! everything may become text, and a text *literal* may become anything that it reads as; text from elsewhere may not.
 
 mod assign;
+pub(crate) mod calendar;
+mod input;
+pub(crate) mod interval;
+pub(crate) mod json;
+mod output;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::logical_expr::planner::TypePlanner;
@@ -27,6 +39,49 @@ use datafusion::sql::sqlparser::ast;
 use crate::error::{Error, Result, SqlState};
 
 pub(crate) use assign::{Origin, assign, check_length};
+pub(crate) use input::{read_texts, text_views};
+pub(crate) use output::texts;
+pub use output::write_text;
+
+/// In the metadata of a cast's target: the limit of VARCHAR(n), to which the text is cut.
+pub(crate) const CHARS_MAX: &str = "strata.chars_max";
+/// In the metadata of a cast's target: NUMERIC without precision, which keeps all digits.
+pub(crate) const UNBOUNDED: &str = "strata.unbounded";
+const EXTENSION_NAME: &str = "ARROW:extension:name";
+const JSON_EXTENSION: &str = "arrow.json";
+
+/// Whether values of `data_type` are text.
+pub(crate) fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Whether the text of `field` is JSON.
+pub(crate) fn is_json_field(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION)
+}
+
+/// Whether `sql` is JSON, whose fields are marked by [`json_field`].
+pub(crate) fn is_json_type(sql: &ast::DataType) -> bool {
+    matches!(sql, ast::DataType::JSON | ast::DataType::JSONB)
+}
+
+/// `field` as one of JSON, by Arrow's canonical extension type.
+pub(crate) fn json_field(field: Field) -> Field {
+    field.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), JSON_EXTENSION.to_owned())]))
+}
+
+/// The texts of the array at `row`, if it holds arrays; NULL elements are left out.
+pub(crate) fn read_list(array: &ArrayRef, row: usize) -> Result<Option<Vec<String>>> {
+    let Some(lists) = array.as_list_opt::<i32>() else { return Ok(None) };
+    let items = lists.value(row);
+    let mut found = Vec::with_capacity(items.len());
+    for at in (0..items.len()).filter(|at| items.is_valid(*at)) {
+        let mut text = String::new();
+        write_text(items.as_ref(), at, &mut text)?;
+        found.push(text);
+    }
+    Ok(Some(found))
+}
 
 /// What a column definition asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +103,7 @@ pub(crate) fn column_type(sql: &ast::DataType) -> Result<ColumnType> {
         Sql::Float(ast::ExactNumberInfo::Precision(bits)) if *bits <= 24 => DataType::Float32,
         Sql::Float(_) | Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 => DataType::Float64,
         Sql::Decimal(info) | Sql::Numeric(info) | Sql::Dec(info) => decimal(*info)?,
+        Sql::JSON | Sql::JSONB => DataType::Utf8View,
         Sql::Text | Sql::String(None) | Sql::Varchar(None) | Sql::CharacterVarying(None) | Sql::CharVarying(None) => {
             DataType::Utf8View
         }
@@ -104,20 +160,42 @@ fn decimal(info: ast::ExactNumberInfo) -> Result<DataType> {
     }
 }
 
-/// Gives TIME and TIMESTAMP in casts and constants the resolution of columns. DataFusion's own choice of nanoseconds
-/// cannot be compared with a TIME column, and would convert a TIMESTAMP column row by row.
+/// Gives casts and constants the types of columns: microseconds, because DataFusion's nanoseconds end in 2262 and cannot be
+/// compared with a TIME column; doubles for FLOAT; UUID, INTERVAL and JSON at all.
 #[derive(Debug)]
 pub(crate) struct ColumnTypes;
 
 impl TypePlanner for ColumnTypes {
     fn plan_type_field(&self, sql: &ast::DataType) -> datafusion::common::Result<Option<FieldRef>> {
-        match sql {
-            ast::DataType::Time(..) | ast::DataType::Timestamp(..) => {
-                let ColumnType { data_type, .. } = column_type(sql)?;
-                Ok(Some(Arc::new(Field::new("", data_type, true))))
+        use ast::DataType as Sql;
+        let nullable = |data_type| Field::new("", data_type, true);
+        let marked = |key: &str, value: String, data_type| {
+            nullable(data_type).with_metadata(HashMap::from([(key.to_owned(), value)]))
+        };
+        let field = match sql {
+            Sql::Decimal(ast::ExactNumberInfo::None)
+            | Sql::Numeric(ast::ExactNumberInfo::None)
+            | Sql::Dec(ast::ExactNumberInfo::None) => {
+                marked(UNBOUNDED, String::new(), decimal(ast::ExactNumberInfo::None)?)
             }
-            _ => Ok(None),
-        }
+            Sql::Interval { .. } => nullable(interval::INTERVAL),
+            Sql::JSON | Sql::JSONB => json_field(nullable(DataType::Utf8View)),
+            Sql::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _) | ast::ArrayElemTypeDef::AngleBracket(inner)) => {
+                let item = match self.plan_type_field(inner)? {
+                    Some(item) => item.data_type().clone(),
+                    None => return Ok(None),
+                };
+                nullable(DataType::new_list(item, true))
+            }
+            _ => match column_type(sql) {
+                Ok(ColumnType { data_type, chars_max: None }) => nullable(data_type),
+                Ok(ColumnType { data_type, chars_max: Some(chars) }) => marked(CHARS_MAX, chars.to_string(), data_type),
+                Err(error) if error.state() == SqlState::InvalidParameter => return Err(error.into()),
+                // DataFusion's own types, such as unsigned integers, or its own error.
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok(Some(Arc::new(field)))
     }
 }
 
@@ -143,6 +221,7 @@ pub(crate) fn sql_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone".to_owned(),
         DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
         DataType::Null => "unknown".to_owned(),
+        DataType::List(item) => format!("{}[]", sql_name(item.data_type())),
         other => other.to_string(),
     }
 }

@@ -196,7 +196,7 @@ async fn counters_say_where_rows_were_read() {
     session.append("t", &ids(1000..1100)).await.unwrap();
     session.execute("CALL strata.flush()").await.unwrap();
     session.append("t", &ids(1100..1110)).await.unwrap();
-    assert_eq!(number(&mut session, "SELECT sum(id) FROM t").await, 1109 * 1110 / 2);
+    assert_eq!(number(&mut session, "SELECT sum(id)::bigint FROM t").await, 1109 * 1110 / 2);
     let counters = session.scan_counters();
     assert_eq!((counters.memtable_rows, counters.run_rows, counters.segment_rows), (10, 100, 1000));
 }

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::error::{Error, Result, SqlState};
 use crate::statement::json::JsonValue;
-use crate::types::{Origin, assign, sql_name};
+use crate::types::{Origin, assign, is_json_field, json, sql_name};
 
 /// One constant. Numbers keep the digits they were written with.
 pub(crate) type Cell = JsonValue;
@@ -56,8 +56,9 @@ pub(crate) fn is_default(ident: &ast::Ident) -> bool {
 /// 42804 for a constant of another kind, 22P02 and 22003 for values that do not fit.
 pub(crate) fn column<'a>(cells: impl Iterator<Item = &'a Cell> + Clone, field: &Field) -> Result<ArrayRef> {
     let (name, target) = (field.name(), field.data_type());
+    let is_json = is_json_field(field);
     for cell in cells.clone() {
-        check_kind(cell, name, target)?;
+        check_kind(cell, name, target, is_json)?;
     }
     if cells.clone().all(|cell| *cell == Cell::Null) {
         return Ok(new_null_array(target, cells.count()));
@@ -82,10 +83,20 @@ pub(crate) fn column<'a>(cells: impl Iterator<Item = &'a Cell> + Clone, field: &
 
 fn text(cell: &Cell) -> Option<String> {
     match cell {
-        Cell::Null | Cell::Nested => None,
+        Cell::Null => None,
         Cell::Boolean(value) => Some(value.to_string()),
         Cell::Number(digits) => Some(without_exponent(digits)),
-        Cell::Text(text) => Some(text.clone()),
+        Cell::Text(text) | Cell::Nested(text) => Some(text.clone()),
+    }
+}
+
+/// A value of the JSON form as a whole document, for a column of JSON.
+pub(crate) fn document(cell: Cell) -> Cell {
+    match cell {
+        Cell::Text(text) => Cell::Nested(json::quoted(&text)),
+        Cell::Boolean(value) => Cell::Nested(value.to_string()),
+        Cell::Number(digits) => Cell::Nested(digits),
+        Cell::Null | Cell::Nested(_) => cell,
     }
 }
 
@@ -112,18 +123,19 @@ fn without_exponent(digits: &str) -> String {
     }
 }
 
-fn check_kind(cell: &Cell, column: &str, target: &DataType) -> Result<()> {
-    let is_text = *target == DataType::Utf8View;
+fn check_kind(cell: &Cell, column: &str, target: &DataType, is_json: bool) -> Result<()> {
+    let is_text = *target == DataType::Utf8View && !is_json;
     let (fits, kind) = match cell {
         Cell::Null | Cell::Text(_) => (true, "text"),
         Cell::Boolean(_) => (is_text || *target == DataType::Boolean, "boolean"),
         Cell::Number(_) => (is_text || target.is_numeric(), "numeric"),
-        Cell::Nested => (false, "a JSON array or object"),
+        Cell::Nested(_) => (is_json, "a JSON array or object"),
     };
     if fits {
         return Ok(());
     }
-    let message = format!("column {column} is of type {} but the value is of type {kind}", sql_name(target));
+    let type_name = if is_json { "json".to_owned() } else { sql_name(target) };
+    let message = format!("column {column} is of type {type_name} but the value is of type {kind}");
     Err(Error::new(SqlState::DatatypeMismatch, message))
 }
 
@@ -172,10 +184,10 @@ mod tests {
         for (cell, target, state) in [
             (number("1"), DataType::Boolean, "42804"),
             (Cell::Boolean(true), DataType::Int32, "42804"),
-            (Cell::Nested, DataType::Utf8View, "42804"),
+            (Cell::Nested("{}".to_owned()), DataType::Utf8View, "42804"),
             (number("1"), DataType::Date32, "42804"),
             (Cell::Text("abc".to_owned()), DataType::Int32, "22P02"),
-            (Cell::Text("2024-13-01".to_owned()), DataType::Date32, "22P02"),
+            (Cell::Text("2024-13-01".to_owned()), DataType::Date32, "22008"),
             (number("99999999999"), DataType::Int32, "22003"),
             (number("12345"), DataType::Decimal128(4, 2), "22003"),
         ] {

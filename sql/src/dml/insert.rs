@@ -16,7 +16,7 @@ use crate::catalog::Table;
 use crate::error::{Error, Result, SqlState};
 use crate::statement::json::JsonInsert;
 use crate::statement::{identifier, name_parts, parse_own};
-use crate::types::{Origin, assign};
+use crate::types::{Origin, assign, is_json_field};
 
 /// Rows of constants are written in batches of this many.
 const BATCH_ROWS: usize = 8192;
@@ -68,9 +68,10 @@ pub(crate) fn run_json(context: &mut Context<'_>, insert: &JsonInsert) -> Result
         }
     }
     let value = |object: &[(String, Cell)], position: usize| {
-        let name = table.columns()[position].field.name();
-        let found = object.iter().find(|(key, _)| key == name || key.to_lowercase() == *name);
-        found.map_or(Cell::Null, |(_, value)| value.clone())
+        let field = &table.columns()[position].field;
+        let found = object.iter().find(|(key, _)| key == field.name() || key.to_lowercase() == *field.name());
+        let cell = found.map_or(Cell::Null, |(_, value)| value.clone());
+        if is_json_field(field) { cells::document(cell) } else { cell }
     };
     let rows: Vec<Vec<Cell>> =
         insert.objects.iter().map(|object| columns.iter().map(|position| value(object, *position)).collect()).collect();

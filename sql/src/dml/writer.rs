@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::array_value_to_string;
 use strata_olap::convert::batch::{BatchEncoder, EncodedRows};
@@ -11,7 +11,8 @@ use strata_oltp::{Db, TableSchema};
 
 use crate::catalog::Table;
 use crate::error::{Error, Result, SqlState};
-use crate::types::check_length;
+use crate::expr::json;
+use crate::types::{check_length, is_json_field};
 
 /// Batches below this size look every key up; the range check costs about as much as a few look-ups.
 const RANGE_CHECK_ROWS_MIN: usize = 8;
@@ -51,6 +52,9 @@ impl<'a> TableWriter<'a> {
             }
             if let Some(limit) = self.table.chars_max.get(&position) {
                 check_length(array, *limit, column.field.name())?;
+            }
+            if is_json_field(&column.field) {
+                json::check(array.as_string_view(), Some(column.field.name()))?;
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));

@@ -132,7 +132,17 @@ fn from_schema(error: &SchemaError) -> Error {
     }
 }
 
+/// Our own refusal of argument types, which DataFusion wraps in words of its own.
+fn refused_arguments(text: &str) -> Option<Error> {
+    let (_, ours) = text.split_once("user-defined coercion failed with: External error: ")?;
+    let message = ours.split(". ").next().unwrap_or(ours).split(" No function matches").next().unwrap_or(ours);
+    Some(Error::new(SqlState::UndefinedFunction, message).with_hint("convert the argument with CAST"))
+}
+
 fn from_plan_text(text: &str) -> Error {
+    if let Some(error) = refused_arguments(text) {
+        return error;
+    }
     let text = first_line(text);
     let lower = text.to_lowercase();
     let state = if lower.contains("invalid function") || lower.contains("failed to coerce arguments") {
@@ -178,6 +188,9 @@ fn is_type_mismatch(lower: &str) -> bool {
 }
 
 fn from_execution_text(text: &str) -> Error {
+    if let Some(error) = refused_arguments(text) {
+        return error;
+    }
     let lower = text.to_lowercase();
     if lower.contains("divide by zero") || lower.contains("division by zero") {
         division_by_zero()
@@ -185,6 +198,10 @@ fn from_execution_text(text: &str) -> Error {
         Error::new(SqlState::NumericOutOfRange, first_line(text))
     } else if is_type_mismatch(&lower) {
         Error::new(SqlState::DatatypeMismatch, first_line(text))
+    } else if lower.contains("square root of a negative") {
+        Error::new(SqlState::InvalidPower, "cannot take square root of a negative number")
+    } else if lower.contains("negative count not allowed") || lower.contains("negative substring length") {
+        Error::new(SqlState::InvalidSubstring, "negative substring length not allowed")
     } else {
         from_value_text(text)
     }
@@ -195,6 +212,8 @@ fn from_value_text(text: &str) -> Error {
     let lower = text.to_lowercase();
     let state = if lower.contains("divide by zero") {
         return division_by_zero();
+    } else if lower.contains("invalid input syntax for type interval") {
+        SqlState::InvalidDatetime
     } else if lower.contains("too large") || lower.contains("too small") || lower.contains("overflow") {
         SqlState::NumericOutOfRange
     } else if lower.contains("can't cast value") {

@@ -1,7 +1,7 @@
 //! JSON objects of `INSERT INTO name {"column": value, …}`.
 //!
 //! Read by hand, not with a JSON library, because numbers must keep all their digits on the way into a DECIMAL and the
-//! text goes on after the last object. Follows RFC 8259; nested values are recognised, to be refused by name.
+//! text goes on after the last object. Follows RFC 8259; nested values keep their text, for columns of JSON.
 
 use super::script::skip_blank;
 use crate::error::{Error, Result, SqlState};
@@ -26,8 +26,8 @@ pub(crate) enum JsonValue {
     /// As written.
     Number(String),
     Text(String),
-    /// An array or object.
-    Nested,
+    /// An array or object, as written.
+    Nested(String),
 }
 
 /// Members of an object, in the order written.
@@ -150,8 +150,16 @@ impl Reader<'_> {
         self.skip_blank();
         match self.peek() {
             Some(b'"') => Ok(JsonValue::Text(self.text()?)),
-            Some(b'{') => self.object(depth + 1).map(|_| JsonValue::Nested),
-            Some(b'[') => self.array(depth + 1).map(|()| JsonValue::Nested),
+            Some(b'{') => {
+                let start = self.at;
+                self.object(depth + 1)?;
+                Ok(JsonValue::Nested(self.script[start..self.at].to_owned()))
+            }
+            Some(b'[') => {
+                let start = self.at;
+                self.array(depth + 1)?;
+                Ok(JsonValue::Nested(self.script[start..self.at].to_owned()))
+            }
             Some(b'-' | b'0'..=b'9') => self.number(),
             _ => self.word(),
         }

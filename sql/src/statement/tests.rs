@@ -43,7 +43,7 @@ fn json_form_reads_objects_with_sql_around_them() {
             ("n".to_owned(), JsonValue::Number("-1.50e3".to_owned())),
         ]
     );
-    assert_eq!(insert.objects[1][2], ("x".to_owned(), JsonValue::Nested));
+    assert_eq!(insert.objects[1][2], ("x".to_owned(), JsonValue::Nested("[1,{\"y\":2}]".to_owned())));
     let Kind::InsertJson(insert) = &parse_script("INSERT INTO t [{\"a\":1},{\"a\":2}]").unwrap()[0].kind else {
         panic!("not the JSON form")
     };

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewBuilder, FixedSizeBinaryBuilder, Float64Array, StringViewArray,
-};
+use arrow::array::{ArrayRef, AsArray, Float64Array, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 
-use super::sql_name;
+use super::input::{read_texts, text_views};
+use super::output::texts;
+use super::{is_text, sql_name};
 use crate::error::{Error, Result, SqlState};
 
 /// Where a value comes from; decides what text may become.
@@ -31,6 +31,9 @@ pub(crate) fn assign(array: &ArrayRef, target: &DataType, origin: Origin, column
     if source == target {
         return Ok(Arc::clone(array));
     }
+    if *source == DataType::Null {
+        return Ok(new_null_array(target, array.len()));
+    }
     if !is_assignable(source, target, origin) {
         let message =
             format!("column {column} is of type {} but the value is of type {}", sql_name(target), sql_name(source));
@@ -38,10 +41,10 @@ pub(crate) fn assign(array: &ArrayRef, target: &DataType, origin: Origin, column
         return Err(Error::new(SqlState::DatatypeMismatch, message).with_hint(hint));
     }
     let array = if source.is_numeric() && target.is_integer() { rounded(array)? } else { Arc::clone(array) };
-    let stored = match (is_text(array.data_type()), target) {
-        (true, DataType::FixedSizeBinary(16)) => uuids(&array, column)?,
-        (true, DataType::BinaryView) => bytes(&array, column)?,
-        _ => strict_cast(&array, target).map_err(|error| in_column(&error, &array, target, column))?,
+    let stored = match (is_text(array.data_type()), is_text(target)) {
+        (true, false) => read_texts(&text_views(&array)?, target, Some(column))?,
+        (false, true) => texts(&array)?,
+        _ => strict_cast(&array, target).map_err(|error| in_column(&error, target, column))?,
     };
     debug_assert_eq!(stored.data_type(), target);
     Ok(stored)
@@ -62,10 +65,6 @@ pub(crate) fn check_length(array: &ArrayRef, chars_max: u32, column: &str) -> Re
         }
     }
     Ok(())
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn is_binary(data_type: &DataType) -> bool {
@@ -115,22 +114,14 @@ fn strict_cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowErr
 }
 
 /// Says which column and, where Arrow does, which value was refused.
-fn in_column(error: &ArrowError, array: &ArrayRef, target: &DataType, column: &str) -> Error {
+fn in_column(error: &ArrowError, target: &DataType, column: &str) -> Error {
     let cause = Error::from(clone_text(error));
-    let state = match cause.state() {
-        SqlState::DataException | SqlState::InvalidText if is_text(array.data_type()) => {
-            // Arrow has the same words for "abc" and for digits that do not fit.
-            let refused = cause.message().split('\'').nth(1).unwrap_or_default();
-            let is_number = target.is_numeric() && refused.parse::<f64>().is_ok_and(f64::is_finite);
-            if is_number { SqlState::NumericOutOfRange } else { SqlState::InvalidText }
-        }
-        state => state,
-    };
-    let what = match state {
+    let what = match cause.state() {
         SqlState::NumericOutOfRange => "value out of range for",
         _ => "invalid input for",
     };
-    Error::new(state, format!("{what} column {column} of type {}", sql_name(target))).with_detail(cause.message())
+    Error::new(cause.state(), format!("{what} column {column} of type {}", sql_name(target)))
+        .with_detail(cause.message())
 }
 
 fn clone_text(error: &ArrowError) -> ArrowError {
@@ -141,56 +132,4 @@ fn clone_text(error: &ArrowError) -> ArrowError {
         ArrowError::CastError(text) => ArrowError::CastError(text.clone()),
         other => ArrowError::CastError(other.to_string()),
     }
-}
-
-fn texts(array: &ArrayRef) -> Result<StringViewArray> {
-    Ok(strict_cast(array, &DataType::Utf8View)?.as_string_view().clone())
-}
-
-/// `550e8400-e29b-41d4-a716-446655440000`, hyphens optional.
-fn uuids(array: &ArrayRef, column: &str) -> Result<ArrayRef> {
-    let mut builder = FixedSizeBinaryBuilder::with_capacity(array.len(), 16);
-    for text in &texts(array)? {
-        let Some(text) = text else {
-            builder.append_null();
-            continue;
-        };
-        let digits: String = text.trim_matches(['{', '}']).chars().filter(|c| *c != '-').collect();
-        match hex_bytes(&digits) {
-            Some(value) if value.len() == 16 => builder.append_value(value)?,
-            _ => return Err(invalid_text("uuid", text, column)),
-        }
-    }
-    Ok(Arc::new(builder.finish()))
-}
-
-/// `\x` and hexadecimal digits, or the text's own bytes.
-fn bytes(array: &ArrayRef, column: &str) -> Result<ArrayRef> {
-    let mut builder = BinaryViewBuilder::with_capacity(array.len());
-    for text in &texts(array)? {
-        match text {
-            None => builder.append_null(),
-            Some(text) => match text.strip_prefix("\\x") {
-                None => builder.append_value(text.as_bytes()),
-                Some(digits) => {
-                    builder.append_value(hex_bytes(digits).ok_or_else(|| invalid_text("bytea", text, column))?);
-                }
-            },
-        }
-    }
-    Ok(Arc::new(builder.finish()))
-}
-
-fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    digits.chunks(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
-}
-
-fn invalid_text(type_name: &str, text: &str, column: &str) -> Error {
-    Error::new(SqlState::InvalidText, format!("invalid input for column {column} of type {type_name}"))
-        .with_detail(format!("{text:?} does not read as {type_name}"))
 }

@@ -1,0 +1,66 @@
+//! Expressions that mean what they mean in PostgreSQL where DataFusion differs: overflow, division, casts, dates.
+//!
+//! ```text
+//! SQL text ──► spelling ──► DataFusion's planner ──► literals ──► type coercion ──► semantics ──► optimizer
+//!               (AST)        └ operators               (before)                       (after)
+//! ```
+//!
+//! * [`spelling`]: what the planner cannot read is said in other words: `~x`, `mod(a, b)`, `INTERVAL '1 day 02:03'`.
+//! * [`operators`]: operators whose types DataFusion would get wrong: intervals times numbers, constants of unknown type.
+//! * [`literals`]: a whole number that fits is an INTEGER; constants take the type of what they are compared with.
+//! * [`semantics`]: after coercion, when all types are known: checked arithmetic, exact division, casts.
+//!
+//! * [`laziness`]: what may fail is not computed for rows that a filter leaves out.
+//!
+//! Always true: a comparison of a column with a constant stays one, because zone maps and key ranges are found by it. What
+//! replaces an expression is a function of ours ([`function`]), so constants fold as before and an error in a branch that
+//! is not taken is none.
+
+mod aggregate;
+mod arithmetic;
+mod conversion;
+mod division;
+mod function;
+pub(crate) mod json;
+mod laziness;
+mod literals;
+mod moments;
+mod operators;
+mod pattern;
+mod semantics;
+pub(crate) mod spelling;
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::optimizer::Analyzer;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+use literals::Literals;
+use operators::Operators;
+use semantics::Semantics;
+
+/// Adds our rules to a state that is being built, before DataFusion's defaults.
+pub(crate) fn plan_with(builder: SessionStateBuilder) -> SessionStateBuilder {
+    let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(Literals));
+    rules.push(Arc::new(Semantics));
+    let physical = PhysicalOptimizer::new().rules.into_iter().map(laziness::careful).collect();
+    builder
+        .with_expr_planners(vec![Arc::new(Operators)])
+        .with_analyzer_rules(rules)
+        .with_physical_optimizer_rules(physical)
+}
+
+/// Puts our functions in place of those with the same name.
+pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for udf in [moments::date_part(), moments::age(), function::pg_typeof()].into_iter().chain(json::functions()) {
+        registry.register_udf(Arc::new(udf))?;
+    }
+    for udaf in aggregate::functions() {
+        registry.register_udaf(Arc::new(udaf))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,345 @@
+//! Spellings of PostgreSQL that DataFusion's planner does not read, said in those it reads.
+//!
+//! Done on the syntax tree, before names are resolved, so nothing here may depend on types.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::IntervalMonthDayNano;
+use datafusion::sql::sqlparser::ast;
+
+use super::operators::decimal_type;
+use crate::error::{Error, Result};
+use crate::types::interval;
+
+/// Replaces such spellings everywhere in `statement`.
+///
+/// # Errors
+/// 0A000 for format strings of `to_char` and its like that have no counterpart.
+pub(crate) fn respell(statement: &mut ast::Statement) -> Result<()> {
+    let visited = ast::visit_expressions_mut(statement, |expr| match respelled(expr) {
+        Ok(None) => ControlFlow::Continue(()),
+        Ok(Some(replacement)) => {
+            *expr = replacement;
+            ControlFlow::Continue(())
+        }
+        Err(error) => ControlFlow::Break(error),
+    });
+    match visited {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => {
+            let _ = ast::VisitMut::visit(statement, &mut Names);
+            Ok(())
+        }
+    }
+}
+
+/// Gives a name to each item of a SELECT list that the planner would name like an earlier one: `SELECT a, a::text`.
+struct Names;
+
+impl ast::VisitorMut for Names {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
+        name_items(&mut query.body);
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_items(body: &mut ast::SetExpr) {
+    match body {
+        ast::SetExpr::Select(select) => {
+            let mut taken: Vec<Named> = Vec::new();
+            for item in &mut select.projection {
+                match item {
+                    ast::SelectItem::UnnamedExpr(expr) => {
+                        let named = Named::of(expr);
+                        if !taken.iter().any(|other| other.clashes(&named)) {
+                            taken.push(named);
+                            continue;
+                        }
+                        let is_free = |name: &String| taken.iter().all(|other| other.long != *name);
+                        let names = (1..).map(|number| format!("{}_{number}", named.short));
+                        let name = { names }.find(is_free).unwrap_or_default();
+                        let alias = ast::Ident::with_quote('"', name.clone());
+                        *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                        taken.push(Named { long: name.clone(), short: name, is_column: false });
+                    }
+                    ast::SelectItem::ExprWithAlias { alias, .. } => {
+                        let name = alias.value.clone();
+                        taken.push(Named { long: name.clone(), short: name, is_column: false });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        ast::SetExpr::SetOperation { left, right, .. } => {
+            name_items(left);
+            name_items(right);
+        }
+        _ => {}
+    }
+}
+
+/// What an item of a SELECT list is called.
+struct Named {
+    /// As the planner would: without casts.
+    long: String,
+    /// As people would.
+    short: String,
+    is_column: bool,
+}
+
+impl Named {
+    fn of(expr: &ast::Expr) -> Named {
+        let mut bare = expr.clone();
+        let _ = ast::visit_expressions_mut(&mut bare, |expr| {
+            while let ast::Expr::Cast { expr: inner, .. } | ast::Expr::Nested(inner) = expr {
+                *expr = std::mem::replace(inner, ast::Expr::Value(ast::Value::Null.into()));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        let short = match &bare {
+            ast::Expr::Identifier(ident) => ident.value.clone(),
+            ast::Expr::CompoundIdentifier(parts) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
+            ast::Expr::Function(call) => call.name.to_string().to_lowercase(),
+            _ => "column".to_owned(),
+        };
+        let is_column = matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
+        Named { long: bare.to_string().to_lowercase(), short, is_column }
+    }
+
+    /// Columns of two tables may share their last name; what is computed from them may not.
+    fn clashes(&self, other: &Named) -> bool {
+        let (a, b) = (&self.long, &other.long);
+        let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+        let is_plain = |name: &str| name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '"'));
+        a == b || !(self.is_column && other.is_column) && is_plain(a) && is_plain(b) && last(a) == last(b)
+    }
+}
+
+fn respelled(expr: &ast::Expr) -> Result<Option<ast::Expr>> {
+    use ast::UnaryOperator as Unary;
+    Ok(match expr {
+        ast::Expr::UnaryOp { op: Unary::BitwiseNot, expr } => {
+            let (left, right) = (Box::new(nested(expr)), Box::new(number("-1")));
+            Some(ast::Expr::BinaryOp { left, op: ast::BinaryOperator::PGBitwiseXor, right })
+        }
+        ast::Expr::UnaryOp { op: Unary::PGSquareRoot, expr } => Some(function("sqrt", vec![(**expr).clone()])),
+        ast::Expr::UnaryOp { op: Unary::PGCubeRoot, expr } => Some(function("cbrt", vec![(**expr).clone()])),
+        ast::Expr::UnaryOp { op: Unary::PGAbs, expr } => Some(function("abs", vec![(**expr).clone()])),
+        ast::Expr::Interval(interval) => constant_interval(interval),
+        // The planner would negate the first unit only. What is within was respelled before.
+        ast::Expr::UnaryOp { op: Unary::Minus, expr } => match expr.as_ref() {
+            ast::Expr::Interval(interval) => {
+                let text = string(&interval.value).and_then(|text| interval::parse(&text));
+                text.map(|value| IntervalMonthDayNano::new(-value.months, -value.days, -value.nanoseconds)).map(spelled)
+            }
+            _ => None,
+        },
+        ast::Expr::Value(value) => match &value.value {
+            // Too many digits for a decimal.
+            ast::Value::Number(digits, _) if digits.contains(['e', 'E']) && decimal_type(digits).is_none() => {
+                Some(cast(text(digits), ast::DataType::DoublePrecision))
+            }
+            _ => None,
+        },
+        ast::Expr::Substring { expr, substring_from: Some(from), substring_for: None, .. } => match string(from) {
+            Some(_) => {
+                let found = function("regexp_match", vec![(**expr).clone(), (**from).clone()]);
+                Some(function("array_element", vec![found, number("1")]))
+            }
+            None => None,
+        },
+        ast::Expr::Function(call) => respelled_call(call)?,
+        _ => None,
+    })
+}
+
+fn respelled_call(call: &ast::Function) -> Result<Option<ast::Expr>> {
+    let [ast::ObjectNamePart::Identifier(name)] = call.name.0.as_slice() else { return Ok(None) };
+    let ast::FunctionArguments::List(list) = &call.args else { return Ok(None) };
+    let args: Vec<ast::Expr> = list
+        .args
+        .iter()
+        .filter_map(|arg| match arg {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let renamed = |name: &str| {
+        let mut call = call.clone();
+        call.name = ast::ObjectName::from(vec![ast::Ident::new(name)]);
+        Some(ast::Expr::Function(call))
+    };
+    Ok(match (name.value.to_ascii_lowercase().as_str(), args.as_slice()) {
+        ("mod", [left, right]) => {
+            let (left, right) = (Box::new(nested(left)), Box::new(nested(right)));
+            let remainder = ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Modulo, right };
+            Some(ast::Expr::Nested(Box::new(remainder)))
+        }
+        ("ceiling", _) => renamed("ceil"),
+        ("sign", _) => renamed("signum"),
+        ("every", _) => renamed("bool_and"),
+        ("gen_random_uuid", []) => Some(cast(function("uuid", Vec::new()), ast::DataType::Uuid)),
+        (name @ ("to_char" | "to_date" | "to_timestamp"), [_, format]) => {
+            let Some(format) = string(format) else {
+                return Err(Error::unsupported(format!("{name} with a format that is no constant")));
+            };
+            let mut args = args.clone();
+            args[1] = text(&strftime(name, &format)?);
+            let call = function(name, args);
+            // The visitor does not come back to what it replaced, so the format is translated once.
+            Some(match name {
+                "to_timestamp" => cast(call, ast::DataType::Timestamp(None, ast::TimezoneInfo::Tz)),
+                _ => call,
+            })
+        }
+        _ => None,
+    })
+}
+
+/// PostgreSQL's format of dates as one of `strftime`, which is what DataFusion's functions take.
+fn strftime(function: &str, format: &str) -> Result<String> {
+    /// Longer patterns first where one begins with another.
+    const PATTERNS: [(&str, &str); 27] = [
+        ("YYYY", "%Y"),
+        ("IYYY", "%G"),
+        ("YY", "%y"),
+        ("MM", "%m"),
+        ("FMMonth", "%B"),
+        ("Month", "%B"),
+        ("Mon", "%b"),
+        ("MI", "%M"),
+        ("MS", "%3f"),
+        ("DDD", "%j"),
+        ("DD", "%d"),
+        ("FMDay", "%A"),
+        ("Day", "%A"),
+        ("Dy", "%a"),
+        ("IW", "%V"),
+        ("ID", "%u"),
+        ("HH24", "%H"),
+        ("HH12", "%I"),
+        ("HH", "%I"),
+        ("SS", "%S"),
+        ("US", "%6f"),
+        ("AM", "%p"),
+        ("PM", "%p"),
+        ("am", "%P"),
+        ("pm", "%P"),
+        ("T", "T"),
+        ("Z", "Z"),
+    ];
+    let (mut out, mut rest) = (String::new(), format);
+    while let Some(first) = rest.chars().next() {
+        let known = PATTERNS.iter().find(|(pattern, _)| rest.starts_with(pattern));
+        if let Some((pattern, equivalent)) = known {
+            // PostgreSQL pads names of months and days to nine characters.
+            if function == "to_char" && matches!(*pattern, "Month" | "Day") {
+                return Err(Error::unsupported(format!("the format {pattern} of {function}"))
+                    .with_hint(format!("FM{pattern} is the name without blanks behind it")));
+            }
+            out.push_str(equivalent);
+            rest = &rest[pattern.len()..];
+        } else if let Some((quoted, after)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+            out.push_str(quoted);
+            rest = after;
+        } else if first.is_ascii_alphanumeric() || first == '%' {
+            return Err(Error::unsupported(format!("the format {format:?} of {function}")));
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    Ok(out)
+}
+
+/// An interval written as a constant, in the units that every reader of intervals knows.
+fn constant_interval(interval: &ast::Interval) -> Option<ast::Expr> {
+    let written = match interval.value.as_ref() {
+        ast::Expr::Value(value) => value.value.clone().into_string().or(match &value.value {
+            ast::Value::Number(digits, _) => Some(digits.clone()),
+            _ => None,
+        })?,
+        _ => return None,
+    };
+    let is_number = written.trim().parse::<f64>().is_ok();
+    let text = match (&interval.leading_field, &interval.last_field) {
+        (Some(unit), None) if is_number => format!("{written} {unit}"),
+        (Some(_), _) if is_number => return None,
+        _ => written,
+    };
+    interval::parse(&text).map(spelled)
+}
+
+fn spelled(value: IntervalMonthDayNano) -> ast::Expr {
+    let (months, days, micros) = (value.months, value.days, value.nanoseconds / 1_000);
+    ast::Expr::Interval(ast::Interval {
+        value: Box::new(text(&format!("{months} months {days} days {micros} microseconds"))),
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    })
+}
+
+fn nested(expr: &ast::Expr) -> ast::Expr {
+    ast::Expr::Nested(Box::new(expr.clone()))
+}
+
+fn number(digits: &str) -> ast::Expr {
+    ast::Expr::Value(ast::Value::Number(digits.to_owned(), false).into())
+}
+
+fn text(text: &str) -> ast::Expr {
+    ast::Expr::Value(ast::Value::SingleQuotedString(text.to_owned()).into())
+}
+
+/// The constant text that `expr` is.
+fn string(expr: &ast::Expr) -> Option<String> {
+    match expr {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => Some(text.clone()),
+            _ => None,
+        },
+        ast::Expr::Nested(inner) => string(inner),
+        _ => None,
+    }
+}
+
+fn cast(expr: ast::Expr, data_type: ast::DataType) -> ast::Expr {
+    ast::Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn function(name: &str, args: Vec<ast::Expr>) -> ast::Expr {
+    let args = args.into_iter().map(|arg| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(arg))).collect();
+    ast::Expr::Function(ast::Function {
+        name: ast::ObjectName::from(vec![ast::Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: ast::FunctionArguments::None,
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_translated_or_refused() {
+        assert_eq!(strftime("to_char", "YYYY-MM-DD HH24:MI:SS.US").unwrap(), "%Y-%m-%d %H:%M:%S.%6f");
+        assert_eq!(strftime("to_date", "DD Mon YYYY").unwrap(), "%d %b %Y");
+        assert_eq!(strftime("to_char", "YYYY\"-W\"IW").unwrap(), "%Y-W%V");
+        for format in ["Month", "RN", "999", "100%"] {
+            assert!(strftime("to_char", format).is_err(), "{format}");
+        }
+    }
+}
