@@ -76,6 +76,7 @@ impl Generator {
             5 => format!("ABS({one})"),
             6 => format!("LENGTH({})", self.leaf(Kind::Text, scope)),
             7 => format!("(- {one})"),
+            _ if self.plain => one.to_owned(),
             _ => self.scalar_subquery(scope, depth),
         }
     }
@@ -99,7 +100,7 @@ impl Generator {
                 _ => format!("NOT ({one})"),
             };
         }
-        if depth > 0 && self.numbers.chance(15) {
+        if depth > 0 && !self.plain && self.numbers.chance(15) {
             return self.subquery_predicate(scope, depth - 1);
         }
         let kind =

@@ -23,12 +23,20 @@ pub struct Generator {
     marks: Vec<(String, Vec<Table>)>,
     /// Names given so far, so that none is given twice.
     names: usize,
+    /// Whether expressions leave subqueries out.
+    plain: bool,
 }
 
 /// The script of a seed.
 pub fn script(seed: u64, features: Features) -> Vec<Step> {
-    let mut generator =
-        Generator { numbers: Numbers::new(seed), features, tables: Vec::new(), marks: Vec::new(), names: 0 };
+    let mut generator = Generator {
+        numbers: Numbers::new(seed),
+        features,
+        tables: Vec::new(),
+        marks: Vec::new(),
+        names: 0,
+        plain: false,
+    };
     let mut steps = Vec::new();
     for _ in 0..2 + generator.numbers.below(2) {
         generator.create_table(&mut steps);

@@ -130,11 +130,14 @@ impl Generator {
         }
         let scope = vec![table.source(&table.name)];
         let mut sets = Vec::new();
+        // SQLite would show a subquery rows that this very statement has changed.
+        self.plain = true;
         for column in table.columns[table.key..].iter().filter(|column| !column.unique) {
             if sets.is_empty() || self.numbers.chance(30) {
                 sets.push(format!("{} = {}", column.name, self.bounded(column.kind, &scope, 2)));
             }
         }
+        self.plain = false;
         if sets.is_empty() {
             return self.delete();
         }
