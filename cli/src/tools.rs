@@ -19,7 +19,7 @@ use strata_oltp::inspect::tail::{TailCommit, newest_rows};
 use strata_oltp::inspect::{Dump, TailEvent, WalTail};
 use strata_oltp::iter::VersionKind;
 use strata_oltp::repair::{Effect, Loss, RepairOptions};
-use strata_oltp::row::{RowCodec, RowRef, Value};
+use strata_oltp::row::{RowCodec, Value};
 use strata_oltp::{Options, TableId};
 use strata_sql::TableDefinition;
 
@@ -219,9 +219,10 @@ impl Catalog {
     }
 }
 
-/// The row by column name; `None` if it is of another version of the table.
+/// The row by column name; `None` if it is of a newer version of the table.
 fn values(definition: &TableDefinition, codec: &RowCodec, row: &[u8]) -> Option<Map<String, Json>> {
-    let values = RowRef::new(codec, row).ok()?.values().ok()?;
+    let mut upgraded = Vec::new();
+    let values = codec.read(row, &mut upgraded).ok()?.values().ok()?;
     let columns = definition.shape.columns.iter().map(|column| column.field.name().clone());
     Some(columns.zip(values.iter().map(as_json)).collect())
 }

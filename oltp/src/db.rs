@@ -47,6 +47,8 @@ pub(crate) struct Registered {
     pub(crate) kind: StorageKind,
     /// Shape of its levels if it is a table of rows.
     pub(crate) compaction: CompactionOptions,
+    /// The commit that gave the table this shape; 0 if it was told outside of one.
+    pub(crate) since: SeqNo,
 }
 
 /// The shared state behind every handle.
@@ -133,7 +135,8 @@ impl Db {
     }
 
     /// Tells the store the shape and storage kind of a table, which its background work needs. In memory only: call it
-    /// for every table after open and after each committed change of shape.
+    /// for every table after open, and for a new one before its first row. A change of shape goes with the transaction that
+    /// makes it, see [`Transaction::reshape`].
     pub fn register_table(&self, schema: Arc<TableSchema>, kind: StorageKind) {
         self.register_table_with(schema, kind, CompactionOptions::default());
     }
@@ -141,8 +144,7 @@ impl Db {
     /// [`Db::register_table`] with a shape of its own for the levels of a table of kind [`StorageKind::Row`]. A change of
     /// shape takes effect as the table is compacted.
     pub fn register_table_with(&self, schema: Arc<TableSchema>, kind: StorageKind, compaction: CompactionOptions) {
-        let mut tables = self.inner.tables.write().unwrap_or_else(PoisonError::into_inner);
-        tables.insert(schema.table, Registered { schema, kind, compaction });
+        self.inner.register(Registered { schema, kind, compaction, since: SeqNo::ZERO });
     }
 
     /// Tables that own storage, whether registered or not.
@@ -311,6 +313,17 @@ impl Inner {
 
     pub(crate) fn registered(&self, table: TableId) -> Option<Registered> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+    }
+
+    pub(crate) fn register(&self, table: Registered) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.insert(table.schema.table, table);
+    }
+
+    /// Whether a table got another shape by a commit after `seqno`.
+    pub(crate) fn is_reshaped_since(&self, seqno: SeqNo) -> bool {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.values().any(|table| table.since > seqno)
     }
 
     pub(crate) fn notify(&self, event: &Event) {

@@ -80,6 +80,13 @@ pub enum Error {
         /// The newest commit that can be restored.
         newest: u64,
     },
+    /// The rows of a table that a snapshot sees lie in a shape that the table got after it, which lacks what its own has.
+    /// Only snapshots taken of the past, or moved to a newer layout, get here. Read at a newer one (SQLSTATE 40001).
+    #[error("table {} was altered after the snapshot, and its rows were rewritten since; read at a newer one", table.0)]
+    Reshaped {
+        /// The table.
+        table: TableId,
+    },
     /// A budget is exhausted. Nothing was changed; free memory, split the work, or raise the named budget.
     #[error("{budget} exhausted: {requested_bytes} bytes asked for, {used_bytes} of {limit_bytes} in use")]
     LimitExceeded {

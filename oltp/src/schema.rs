@@ -1,9 +1,11 @@
 //! `TableSchema`: columns, primary key and schema version of a table, in Arrow's type vocabulary.
 //!
 //! The row codec, the key codec and the segments are all derived from it. A column is known by its [`ColumnId`];
-//! names are for people and may change.
+//! names are for people and may change. How a shape changes while rows stay as they are is in `evolution`.
 
 mod bytes;
+pub(crate) mod evolution;
+mod widening;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,9 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::error::{Error, Result};
+use evolution::Evolution;
+
+pub use widening::Widening;
 
 /// Number of a table, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,13 +62,15 @@ pub struct Column {
 pub struct TableSchema {
     /// The table.
     pub table: TableId,
-    /// Rises with every change of shape; stored in each row.
+    /// Rises with every change of how rows are laid out; stored in each row.
     pub version: u16,
     /// Columns in declaration order; a hidden row id comes last.
     pub columns: Vec<Column>,
     /// Positions in `columns` of the primary key, in key order; never empty.
     pub primary_key: Vec<usize>,
     arrow: SchemaRef,
+    /// Rows of earlier versions, if there are any.
+    pub(crate) evolution: Option<Arc<Evolution>>,
 }
 
 impl TableSchema {
@@ -98,7 +105,7 @@ impl TableSchema {
             }
         }
         let arrow = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
-        Ok(TableSchema { table, version, columns, primary_key, arrow })
+        Ok(TableSchema { table, version, columns, primary_key, arrow, evolution: None })
     }
 
     /// The columns as an Arrow schema, hidden ones included, in the order of `columns`.

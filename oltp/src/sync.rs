@@ -6,9 +6,10 @@
 //!
 //! Always true: the rest of the crate names no lock, condition variable, atomic or thread of `std`, or schedules that
 //! matter would not be tried. Exempt are `env`, which is the machine and not the program under test, and the memtable's
-//! arena and list, which loom checks by itself (`memtable/skiplist/tests.rs`). `Arc` and `Weak` stay those of `std`.
+//! arena and list, which loom checks by itself (`memtable/skiplist/tests.rs`). `Arc` and `Weak` stay those of `std`, and so
+//! does `OnceLock`, which only holds what everybody would compute alike without taking a lock.
 
-pub(crate) use std::sync::{Arc, PoisonError, Weak};
+pub(crate) use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 #[cfg(not(shuttle))]
 pub(crate) use arc_swap::ArcSwap;

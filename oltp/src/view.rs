@@ -260,7 +260,7 @@ impl ReadView {
         self.tables.values().flat_map(|rows| &rows.sealed).map(|memtable| memtable.bytes()).sum()
     }
 
-    /// The row visible at `at` under `key`, from whichever home it has.
+    /// The row visible at `at` under `key`, from whichever home it has, in the shape of `schema`.
     ///
     /// # Errors
     /// Corrupt or unreadable files.
@@ -268,10 +268,10 @@ impl ReadView {
         if let Some(rows) = self.rows(schema.table)
             && let Some((_, row)) = rows.get(key, at)?
         {
-            return Ok(row);
+            return row.map(|row| schema.newest(row)).transpose();
         }
         match self.cold.locate(schema.table, key, at)? {
-            Some((location, _)) => Ok(Some(self.cold.read_row(schema, location)?)),
+            Some((location, _)) => schema.newest(self.cold.read_row(schema, location)?).map(Some),
             None => Ok(None),
         }
     }

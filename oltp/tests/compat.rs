@@ -100,6 +100,57 @@ fn schema_v1_is_read() {
     assert_eq!(TableSchema::from_bytes(&fixture[0]).unwrap(), schema_v1());
 }
 
+/// [`schema_v1`] after each kind of change of shape, with missing values of three kinds.
+fn schema_v2() -> TableSchema {
+    let first = schema_v1();
+    let add = |schema: &TableSchema, name: &str, data_type, is_nullable, missing: Value<'_>| {
+        schema.with_column(Field::new(name, data_type, is_nullable), missing).unwrap()
+    };
+    let schema = add(&first, "text", DataType::Utf8View, false, Value::Text("grüße"));
+    let schema = add(&schema, "small", DataType::Int16, false, Value::Int16(-7));
+    let schema = add(&schema, "none", DataType::Float64, false, Value::Null);
+    let schema = add(&schema, "brief", DataType::Date32, true, Value::Date32(1));
+    let position = |schema: &TableSchema, name: &str| {
+        schema.columns.iter().position(|column| column.field.name() == name).unwrap()
+    };
+    let schema = schema.without_column(position(&schema, "brief")).unwrap();
+    let schema = schema.without_column(position(&schema, "c11")).unwrap();
+    let schema = schema.with_type(position(&schema, "small"), &DataType::Decimal128(10, 2)).unwrap();
+    let schema = schema.with_type(position(&schema, "n8"), &DataType::Decimal128(17, 4)).unwrap();
+    let schema = schema.with_nullable(position(&schema, "n5"), false).unwrap();
+    let schema = schema.with_nullable(position(&schema, "c13"), true).unwrap();
+    schema.with_name(position(&schema, "c12"), "renamed").unwrap()
+}
+
+#[test]
+fn schema_v2_is_read() {
+    let fixture = records(include_str!("../../data/compat/v2/schema.hex"));
+    assert_eq!(vec![hex(&schema_v2().to_bytes())], fixture.iter().map(|r| hex(r)).collect::<Vec<_>>());
+    assert_eq!(TableSchema::from_bytes(&fixture[0]).unwrap(), schema_v2());
+}
+
+/// Rows of version 1 of the row format and of the table's first schema version, read after its changes.
+#[test]
+fn row_v1_is_read_in_a_later_shape() {
+    let (before, after) = (RowCodec::new(&schema_v1()), RowCodec::new(&schema_v2()));
+    for bytes in records(include_str!("../../data/compat/v1/row.hex")) {
+        let old = RowRef::new(&before, &bytes).unwrap().values().unwrap();
+        let mut upgraded = Vec::new();
+        let new = after.read(&bytes, &mut upgraded).unwrap().values().unwrap();
+        for (column, value) in schema_v2().columns.iter().zip(&new) {
+            let before = schema_v1().columns.iter().position(|old| old.id == column.id);
+            let expected = match (column.field.name().as_str(), before.map(|before| old[before])) {
+                ("n8", Some(Value::Decimal128(value))) => Value::Decimal128(value * 100),
+                (_, Some(value)) => value,
+                ("text", _) => Value::Text("grüße"),
+                ("small", _) => Value::Decimal128(-700),
+                _ => Value::Null,
+            };
+            assert_eq!(text(&owned(&[*value])), text(&owned(&[expected])), "{}", column.field.name());
+        }
+    }
+}
+
 #[test]
 fn row_v1_is_read() {
     let codec = RowCodec::new(&schema_v1());

@@ -69,7 +69,7 @@ impl SnapshotPlanner {
                 && let Some(ours) = provider.downcast_ref::<EmbeddedTable>()
             {
                 let planned = ours.inner.table();
-                if catalog.find_id(planned.table).is_none_or(|table| table.shape.version != planned.version) {
+                if catalog.find_id(planned.table).is_none_or(|table| table.shape != *planned) {
                     let message =
                         format!("table {} was dropped or changed since the query was planned", scan.table_name);
                     let error = Error::new(SqlState::UndefinedTable, message).with_hint("plan the query again");

@@ -324,6 +324,7 @@ pub(crate) fn from_store(error: &StoreError) -> Error {
         StoreError::LockTimeout { .. } => {
             (SqlState::LockNotAvailable, "wait for the other transaction, then try again")
         }
+        StoreError::Reshaped { .. } => (SqlState::SerializationFailure, "run the transaction again"),
         StoreError::HistoryGone { .. } => (SqlState::InvalidParameter, "ask for a later commit"),
         StoreError::Unreachable { .. } => (SqlState::InvalidParameter, "ask for an earlier point"),
         StoreError::LimitExceeded { .. } => (

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::cold::Location;
-use crate::db::Inner;
+use crate::db::{Inner, Registered};
 use crate::error::{Error, Result};
 use crate::manifest::Levels;
 use crate::memory::Reservation;
@@ -92,6 +92,8 @@ pub(crate) struct Request {
     pub(crate) snapshot: Snapshot,
     pub(crate) writes: BTreeMap<TableId, Arc<Overlay>>,
     pub(crate) unchanged: Vec<(TableId, Vec<u8>)>,
+    /// Shapes that tables have from this commit on.
+    pub(crate) shapes: Vec<Registered>,
     pub(crate) reads: ReadSet,
     /// Released with the request, when the commit can be seen.
     pub(crate) locks: HeldLocks,
@@ -136,7 +138,8 @@ impl Inner {
     }
 
     fn carry_out(&self, request: Request) -> Result<SeqNo> {
-        let Request { snapshot, writes, unchanged, reads, mut locks, lock_timeout, reservation, durability } = request;
+        let Request { snapshot, writes, unchanged, mut shapes, reads, .. } = request;
+        let Request { mut locks, lock_timeout, reservation, durability, .. } = request;
         let record = CommitRecord::encode(&writes)?;
         self.pace(record.bytes().len())?;
         drop(writes);
@@ -160,7 +163,7 @@ impl Inner {
             ahead.or_else(|conflict| self.wal.check().and(Err(conflict)))?;
             let view = self.views.load();
             let marks = self.superseded_locations(&view, &record)?;
-            match self.sequence(&mut footprint, &locks, &view, &record, &mut keys, &marks, durability)? {
+            match self.sequence(&mut footprint, &locks, &view, &record, &mut keys, &marks, &mut shapes, durability)? {
                 Attempt::Sequenced(ticket) => break ticket,
                 Attempt::Moved => {}
                 Attempt::Held(key) => self.acquire(&mut locks, &key, LockMode::Exclusive, lock_timeout).map(drop)?,
@@ -233,6 +236,7 @@ impl Inner {
         record: &CommitRecord<'static>,
         keys: &mut Option<CommitKeys>,
         marks: &[Location],
+        shapes: &mut Vec<Registered>,
         durability: Durability,
     ) -> Result<Attempt> {
         let mut sequencer = self.lock_sequencer();
@@ -261,6 +265,11 @@ impl Inner {
         }
         for job in &sequencer.jobs {
             job.observe(record, seqno);
+        }
+        // Here and not after the publication: whoever starts a job from here on, under this mutex, may meet rows of the new
+        // shape, and waits for this commit before its output can be seen.
+        for table in shapes.drain(..) {
+            self.register(Registered { since: seqno, ..table });
         }
         let (memtables, sealed) = self.route(&view, record, seqno);
         for (table, _) in &record.tables {

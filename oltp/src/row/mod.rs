@@ -5,12 +5,14 @@
 //! Always true:
 //! * equal values give equal bytes: spare bits, NULL slots and offsets have one legal form, and `check` refuses others;
 //! * a [`RowRef`] has passed `check`, so its accessors cannot leave the row whatever its bytes say;
-//! * a row names its schema version and is only read with the codec of that version.
+//! * a row names its schema version and is only read with the codec of that version; [`RowCodec::read`] gives rows of
+//!   earlier versions as rows of the newest.
 //!
 //! No checksum: blocks and frames around rows have theirs. UTF-8 is checked when a column is read as text, not before.
 #![doc = include_str!("FORMAT.md")]
 
 mod builder;
+pub(crate) mod past;
 mod reader;
 mod value;
 
@@ -21,6 +23,8 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
+use crate::schema::evolution::{Evolution, Form};
+use crate::sync::Arc;
 
 pub use builder::RowBuilder;
 pub use reader::RowRef;
@@ -37,7 +41,7 @@ const END_BYTES: usize = 4;
 #[derive(Clone, Debug)]
 pub struct RowCodec {
     slots: Vec<Slot>,
-    names: Vec<String>,
+    columns: Vec<Described>,
     /// First bytes of every row: the version, then zeros up to the variable bytes.
     template: Vec<u8>,
     /// Legal bits of the last bitmap byte, with its offset; `None` if all eight are or there is no bitmap.
@@ -51,6 +55,23 @@ pub struct RowCodec {
     booleans: Vec<usize>,
     /// Whether every variable-length column is text, so that all can be validated in one pass.
     variable_is_text: bool,
+    /// How to read rows of earlier versions.
+    past: Option<Arc<Evolution>>,
+}
+
+/// What a column is besides its place.
+#[derive(Clone, Debug)]
+struct Described {
+    name: String,
+    /// Whether it takes NULL; a row may have room for one all the same.
+    is_nullable: bool,
+}
+
+/// A column on its way to a place in a row.
+struct Placed {
+    kind: ValueKind,
+    is_stored_nullable: bool,
+    described: Described,
 }
 
 /// Where one column lies in a row: looked up once with [`RowCodec::slot`], then used for many rows of that codec.
@@ -89,12 +110,36 @@ impl RowCodec {
     /// Never: a [`TableSchema`] has only storable types.
     #[must_use]
     pub fn new(schema: &TableSchema) -> RowCodec {
-        let kinds: Vec<ValueKind> = schema
-            .columns
-            .iter()
-            .map(|c| ValueKind::of(c.field.data_type()).expect("TableSchema::new refuses types that are not storable"))
-            .collect();
-        let nullable_count = schema.columns.iter().filter(|c| c.field.is_nullable()).count();
+        let placed =
+            schema.columns.iter().zip(schema.stored_nullability()).map(|(column, is_stored_nullable)| Placed {
+                kind: ValueKind::of(column.field.data_type())
+                    .expect("TableSchema::new refuses types that are not storable"),
+                is_stored_nullable,
+                described: Described { name: column.field.name().clone(), is_nullable: column.field.is_nullable() },
+            });
+        RowCodec { past: schema.evolution.clone(), ..RowCodec::of_columns(schema.version, placed.collect()) }
+    }
+
+    /// The layout of rows of one nullable column, at version 0: how a single value is kept.
+    #[must_use]
+    pub fn of_value(kind: ValueKind) -> RowCodec {
+        let described = Described { name: "value".to_owned(), is_nullable: true };
+        RowCodec::of_columns(0, vec![Placed { kind, is_stored_nullable: true, described }])
+    }
+
+    /// The layout of rows that hold `forms`. Their columns have no names.
+    pub(crate) fn of_forms<'a>(version: u16, forms: impl Iterator<Item = &'a Form>) -> RowCodec {
+        let placed = forms.map(|form| Placed {
+            kind: form.kind(),
+            is_stored_nullable: form.is_nullable,
+            described: Described { name: String::new(), is_nullable: form.is_nullable },
+        });
+        RowCodec::of_columns(version, placed.collect())
+    }
+
+    fn of_columns(version: u16, columns: Vec<Placed>) -> RowCodec {
+        let kinds: Vec<ValueKind> = columns.iter().map(|column| column.kind).collect();
+        let nullable_count = columns.iter().filter(|column| column.is_stored_nullable).count();
         let bitmap = (VERSION_BYTES, VERSION_BYTES + nullable_count.div_ceil(8));
         let fixed_bytes: usize = kinds.iter().filter_map(|k| k.fixed_bytes()).sum();
         let variable_count = kinds.iter().filter(|k| k.fixed_bytes().is_none()).count();
@@ -103,10 +148,10 @@ impl RowCodec {
 
         let mut slots = Vec::with_capacity(kinds.len());
         let (mut fixed_at, mut end_at, mut null_bit) = (bitmap.1, ends_at, 0);
-        for (column, &kind) in schema.columns.iter().zip(&kinds) {
+        for (column, &kind) in columns.iter().zip(&kinds) {
             let (null_at, null_mask) =
-                if column.field.is_nullable() { (bitmap.0 + null_bit / 8, 1 << (null_bit % 8)) } else { (0, 0) };
-            null_bit += usize::from(column.field.is_nullable());
+                if column.is_stored_nullable { (bitmap.0 + null_bit / 8, 1 << (null_bit % 8)) } else { (0, 0) };
+            null_bit += usize::from(column.is_stored_nullable);
             let cursor = if kind.fixed_bytes().is_some() { &mut fixed_at } else { &mut end_at };
             slots.push(Slot {
                 kind,
@@ -122,9 +167,10 @@ impl RowCodec {
         assert!(fixed_at == ends_at && end_at == variable_at, "every byte of the header belongs to a column");
 
         let mut template = vec![0; variable_at];
-        template[..VERSION_BYTES].copy_from_slice(&schema.version.to_le_bytes());
+        template[..VERSION_BYTES].copy_from_slice(&version.to_le_bytes());
         RowCodec {
-            names: schema.columns.iter().map(|c| c.field.name().clone()).collect(),
+            columns: columns.into_iter().map(|column| column.described).collect(),
+            past: None,
             template,
             spare_bits: (nullable_count % 8 != 0).then(|| (bitmap.1 - 1, (1 << (nullable_count % 8)) - 1)),
             bitmap,
@@ -179,14 +225,14 @@ impl RowCodec {
         let mut row = self.begin(out);
         for (column, (&slot, value)) in self.slots.iter().zip(values).enumerate() {
             match value.kind() {
-                None if slot.is_nullable() => row.null(slot),
+                None if self.columns[column].is_nullable => row.null(slot),
                 None => {
-                    let name = &self.names[column];
+                    let name = &self.columns[column].name;
                     return Err(Error::Invalid(format!("null value in column \"{name}\", which is not nullable")));
                 }
                 Some(kind) if kind == slot.kind => row.value(slot, value),
                 Some(kind) => {
-                    let (name, expected) = (&self.names[column], slot.kind);
+                    let (name, expected) = (&self.columns[column].name, slot.kind);
                     return Err(Error::Invalid(format!("column \"{name}\" holds {expected:?}, not {kind:?}")));
                 }
             }
@@ -198,6 +244,22 @@ impl RowCodec {
     #[inline]
     pub fn begin<'a>(&'a self, out: &'a mut Vec<u8>) -> RowBuilder<'a> {
         RowBuilder::new(self, out)
+    }
+
+    /// The row `bytes`, whichever version of the table it was written at: read in place if at the newest, otherwise turned
+    /// into a row of that in `scratch`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the offset within the row.
+    #[inline]
+    pub fn read<'a>(&'a self, bytes: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<RowRef<'a>> {
+        if bytes.get(..VERSION_BYTES) == self.template.get(..VERSION_BYTES) {
+            return RowRef::new(self, bytes);
+        }
+        let Some(past) = &self.past else { return RowRef::new(self, bytes) };
+        scratch.clear();
+        past.upgrade(self, bytes, scratch)?;
+        RowRef::new(self, scratch)
     }
 
     /// Whether `bytes` is a row of this codec: version, lengths, offsets, NULL slots and booleans, but not UTF-8.

@@ -1,20 +1,24 @@
 //! Table schema ↔ bytes, for catalog rows and manifest edits.
 #![doc = include_str!("FORMAT.md")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow_schema::{DataType, Field, TimeUnit};
 
+use super::evolution::{Evolution, Form};
 use super::{Column, ColumnId, TableId, TableSchema};
 use crate::error::{Error, Result};
 
+/// Version of schemas whose rows were all written alike.
 const FORMAT_VERSION: u8 = 1;
+/// Version of schemas with rows of earlier versions.
+const EVOLVED_VERSION: u8 = 2;
 
 impl TableSchema {
     /// The schema as bytes that every later version of Strata reads. Equal schemas give equal bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT_VERSION];
+        let mut out = vec![if self.evolution.is_some() { EVOLVED_VERSION } else { FORMAT_VERSION }];
         out.extend_from_slice(&self.table.0.to_le_bytes());
         out.extend_from_slice(&self.version.to_le_bytes());
         push_u16(&mut out, self.columns.len());
@@ -35,6 +39,9 @@ impl TableSchema {
         for &position in &self.primary_key {
             push_u16(&mut out, position);
         }
+        if let Some(evolution) = &self.evolution {
+            push_evolution(&mut out, evolution);
+        }
         out
     }
 
@@ -44,21 +51,49 @@ impl TableSchema {
     /// [`Error::Malformed`] for anything else, with the offset within `bytes`.
     pub fn from_bytes(bytes: &[u8]) -> Result<TableSchema> {
         let mut reader = Reader { bytes, at: 0 };
-        match reader.u8()? {
-            FORMAT_VERSION => {}
+        let format = match reader.u8()? {
+            known @ (FORMAT_VERSION | EVOLVED_VERSION) => known,
             0 => return Err(malformed(0, "format version 0 never existed")),
             newer => {
                 return Err(malformed(0, format!("format version {newer} is newer than this program; upgrade it")));
             }
-        }
+        };
         let table = TableId(reader.u32()?);
         let version = reader.u16()?;
         let columns = (0..reader.u16()?).map(|_| reader.column()).collect::<Result<Vec<_>>>()?;
         let primary_key = (0..reader.u16()?).map(|_| reader.u16().map(usize::from)).collect::<Result<Vec<_>>>()?;
+        let evolution = if format == EVOLVED_VERSION { Some((reader.forms()?, reader.missing()?)) } else { None };
         if reader.at != bytes.len() {
             return Err(malformed(reader.at, "there are bytes after the schema"));
         }
-        TableSchema::new(table, version, columns, primary_key).map_err(|error| malformed(0, error.to_string()))
+        let schema = match evolution {
+            None => TableSchema::new(table, version, columns, primary_key),
+            Some((forms, missing)) => TableSchema::with_forms(table, version, columns, primary_key, forms, missing),
+        };
+        let schema = schema.map_err(|error| malformed(0, error.to_string()))?;
+        if schema.evolution.is_some() != (format == EVOLVED_VERSION) {
+            return Err(malformed(0, "the forms of columns say nothing that the columns do not"));
+        }
+        Ok(schema)
+    }
+}
+
+fn push_evolution(out: &mut Vec<u8>, evolution: &Evolution) {
+    push_u16(out, evolution.forms.len());
+    for form in &evolution.forms {
+        out.extend_from_slice(&form.id.0.to_le_bytes());
+        out.push(u8::from(form.is_nullable));
+        push_type(out, &form.data_type);
+        out.extend_from_slice(&form.since.to_le_bytes());
+        // No form ends with version 0, because it would have to begin before.
+        out.extend_from_slice(&form.until.unwrap_or_default().to_le_bytes());
+    }
+    push_u16(out, evolution.missing.len());
+    for (id, row) in &evolution.missing {
+        out.extend_from_slice(&id.0.to_le_bytes());
+        let length = u32::try_from(row.len()).expect("rows are far below 4 GiB");
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(row);
     }
 }
 
@@ -106,11 +141,7 @@ impl Reader<'_> {
     fn column(&mut self) -> Result<Column> {
         let id = ColumnId(self.u32()?);
         let name = self.string()?;
-        let is_nullable = match self.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(malformed(self.at - 1, "nullable is neither 0 nor 1")),
-        };
+        let is_nullable = self.nullable()?;
         let data_type = self.data_type()?;
         let mut metadata = HashMap::new();
         let mut last_key: Option<String> = None;
@@ -123,6 +154,42 @@ impl Reader<'_> {
             metadata.insert(key, value);
         }
         Ok(Column { id, field: Field::new(name, data_type, is_nullable).with_metadata(metadata) })
+    }
+
+    fn nullable(&mut self) -> Result<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(malformed(self.at - 1, "nullable is neither 0 nor 1")),
+        }
+    }
+
+    fn forms(&mut self) -> Result<Vec<Form>> {
+        let mut forms = Vec::new();
+        for _ in 0..self.u16()? {
+            let id = ColumnId(self.u32()?);
+            let is_nullable = self.nullable()?;
+            let data_type = self.data_type()?;
+            let (since, until) = (self.u16()?, self.u16()?);
+            forms.push(Form { id, data_type, is_nullable, since, until: (until > 0).then_some(until) });
+        }
+        Ok(forms)
+    }
+
+    fn missing(&mut self) -> Result<BTreeMap<ColumnId, Vec<u8>>> {
+        let mut missing = BTreeMap::new();
+        for _ in 0..self.u16()? {
+            let id = ColumnId(self.u32()?);
+            if missing.last_key_value().is_some_and(|(last, _)| *last >= id) {
+                return Err(malformed(self.at - 4, "column numbers of missing values do not rise"));
+            }
+            let length = self.u32()? as usize;
+            let rest = &self.bytes[self.at..];
+            let row = rest.get(..length).ok_or_else(|| malformed(self.at, "a missing value is cut short"))?;
+            self.at += length;
+            missing.insert(id, row.to_vec());
+        }
+        Ok(missing)
     }
 
     fn data_type(&mut self) -> Result<DataType> {

@@ -57,10 +57,10 @@ fn shapes_that_no_table_may_have_are_refused() {
 
 #[test]
 fn a_newer_format_says_so() {
-    let error = TableSchema::from_bytes(&[2]).unwrap_err();
+    let error = TableSchema::from_bytes(&[3]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "malformed table schema: format version 2 is newer than this program; upgrade it at byte 0"
+        "malformed table schema: format version 3 is newer than this program; upgrade it at byte 0"
     );
 }
 

@@ -24,10 +24,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::commit::{Durability, Request};
-use crate::db::Inner;
+use crate::compaction::CompactionOptions;
+use crate::db::{Inner, Registered};
 use crate::error::{Error, Result};
 use crate::memory::Reservation;
-use crate::schema::{TableId, TableSchema};
+use crate::schema::{StorageKind, TableId, TableSchema};
 use crate::seqno::SeqNo;
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::view::Snapshot;
@@ -63,6 +64,8 @@ pub struct Transaction {
     locks: HeldLocks,
     writes: BTreeMap<TableId, Arc<Overlay>>,
     unchanged: Vec<(TableId, Vec<u8>)>,
+    /// Shapes that tables have from the commit on.
+    shapes: Vec<Registered>,
     /// What each write replaced, kept only while a savepoint may ask for it.
     undo: Vec<Undo>,
     savepoint_count: usize,
@@ -123,6 +126,7 @@ impl Transaction {
             db,
             writes: BTreeMap::new(),
             unchanged: Vec::new(),
+            shapes: Vec::new(),
             undo: Vec::new(),
             savepoint_count: 0,
             bytes: 0,
@@ -184,7 +188,8 @@ impl Transaction {
     /// Corrupt or unreadable files.
     pub fn get(&self, schema: &TableSchema, key: &[u8]) -> Result<Option<Vec<u8>>> {
         match self.own(schema.table, key) {
-            Some(own) => Ok(own.map(<[u8]>::to_vec)),
+            // Written in another shape, if the transaction has changed it since.
+            Some(own) => own.map(|own| schema.newest(own.to_vec())).transpose(),
             None => {
                 self.check_age()?;
                 self.note_key(schema.table, key);
@@ -220,7 +225,7 @@ impl Transaction {
             rows.extend(own.filter_map(|(key, row)| Some((key.clone(), row.as_ref()?.to_vec()))));
         }
         rows.sort_unstable();
-        Ok(rows)
+        rows.into_iter().map(|(key, row)| Ok((key, schema.newest(row)?))).collect()
     }
 
     /// Whether a row stands under the full `key`; cheaper than [`Transaction::get`].
@@ -333,7 +338,10 @@ impl Transaction {
             match grown.or_else(|_| self.reservation.try_grow(bytes).map(|()| bytes)) {
                 Ok(grown) => self.held_bytes += grown,
                 Err(Error::LimitExceeded { .. }) if self.db.flush_largest(bytes)? => {
-                    self.db.views.renew(&mut self.snapshot);
+                    // A newer layout may hold rows in a shape that lacks what this snapshot's has.
+                    if !self.db.is_reshaped_since(self.snapshot.seqno()) {
+                        self.db.views.renew(&mut self.snapshot);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -348,6 +356,15 @@ impl Transaction {
         if !self.unchanged.iter().any(|(_, known)| *known == key) {
             self.unchanged.push((table, key));
         }
+    }
+
+    /// Says that the commit gives `schema.table` this shape. Background work takes it up in the same step as the commit gets
+    /// its SeqNo: rows of the new shape never meet a job that does not know it, and a shape that is rolled back was never
+    /// there. The catalog entry that readers learn it from is a row, and the caller's to write. Call it when all else is
+    /// done: rolling back to a savepoint does not take it back. The last one for a table counts.
+    pub fn reshape(&mut self, schema: Arc<TableSchema>, kind: StorageKind, compaction: CompactionOptions) {
+        self.shapes.retain(|known| known.schema.table != schema.table);
+        self.shapes.push(Registered { schema, kind, compaction, since: SeqNo::ZERO });
     }
 
     /// The transaction's own writes to `table` so far, for its own queries. Later writes do not change the value.
@@ -418,6 +435,7 @@ impl Transaction {
             snapshot: self.snapshot,
             writes: self.writes,
             unchanged: self.unchanged,
+            shapes: self.shapes,
             reads: self
                 .reads
                 .map_or_else(ReadSet::default, |reads| reads.into_inner().unwrap_or_else(PoisonError::into_inner)),

@@ -136,9 +136,9 @@ impl Inner {
         drop(view);
         let _span = tracing::debug_span!("convert", table = known.schema.table.0).entered();
         let start = self.env.monotonic();
-        let (job, view) = self.start_job(known, &plan);
+        let (known, job, view) = self.start_job(known, &plan);
         let files = Numbered::new(self);
-        let result = self.run_job(known, &plan, &job, &view, &files);
+        let result = self.run_job(&known, &plan, &job, &view, &files);
         if result.is_err() {
             files.discard();
             self.lock_sequencer().jobs.retain(|running| !Arc::ptr_eq(running, &job));
@@ -154,11 +154,14 @@ impl Inner {
         Ok(true)
     }
 
-    /// Registers the job inside the commit mutex: commits up to its horizon are visible to it, later ones are noted.
-    fn start_job(&self, known: &Registered, plan: &ColdPlan) -> (Arc<JobLog>, Arc<ReadView>) {
+    /// Registers the job inside the commit mutex: commits up to its horizon are visible to it, later ones are noted. The
+    /// shape that it writes is the table's at its horizon, where commits change it: no row of its inputs is of a newer one, and
+    /// no snapshot that will see its output has an older one, because the horizon is published before (`run_job`).
+    fn start_job(&self, known: &Registered, plan: &ColdPlan) -> (Registered, Arc<JobLog>, Arc<ReadView>) {
         let mut sequencer = self.lock_sequencer();
         let view = self.views.load();
         let table = known.schema.table;
+        let known = self.registered(table).unwrap_or_else(|| known.clone());
         let job = Arc::new(JobLog {
             table,
             keys: key_range(&view, table, plan),
@@ -166,7 +169,7 @@ impl Inner {
             superseded: Mutex::new(Vec::new()),
         });
         sequencer.jobs.push(Arc::clone(&job));
-        (job, view)
+        (known, job, view)
     }
 
     fn run_job(
