@@ -14,6 +14,7 @@ use arrow::array::types::UInt64Type;
 use crate::convert::batch::{BatchEncoder, EncodedRows};
 use crate::error;
 use crate::segment::Segment;
+use crate::segment::stored::StoredColumn;
 
 /// Rows decoded at a time: bounds the memory of a merge of many segments.
 const BATCH_ROWS: usize = 8192;
@@ -22,7 +23,8 @@ const BATCH_ROWS: usize = 8192;
 pub(crate) struct SegmentRows {
     segment: Arc<Segment>,
     encoder: Arc<BatchEncoder>,
-    schema: Arc<TableSchema>,
+    /// The table's columns, as the segment has them.
+    columns: Vec<StoredColumn>,
     reader: ParquetRecordBatchReader,
     rows: EncodedRows,
     seqnos: Vec<u64>,
@@ -49,7 +51,7 @@ impl SegmentRows {
             marks: segment.marks().all(),
             segment: Arc::clone(segment),
             encoder: Arc::clone(encoder),
-            schema: Arc::clone(schema),
+            columns: segment.stored_columns(schema)?,
             rows: EncodedRows::default(),
             seqnos: Vec::new(),
             at: 0,
@@ -107,12 +109,11 @@ impl SegmentRows {
         };
         let seqnos = batch.column(self.segment.seqno_column()).as_primitive_opt::<UInt64Type>();
         self.seqnos = seqnos.ok_or_else(|| self.segment.corrupt("the SeqNo column is no number"))?.values().to_vec();
-        let columns = self
-            .schema
-            .columns
-            .iter()
-            .map(|column| self.segment.column_index(column.id).map(|index| Arc::clone(batch.column(index))));
-        let columns: Vec<_> = columns.collect();
+        let values = |column: &StoredColumn| {
+            let stored = column.file_column().map(|index| Arc::clone(batch.column(index)));
+            column.values(stored, batch.num_rows()).map(Some)
+        };
+        let columns = self.columns.iter().map(values).collect::<Result<Vec<_>>>()?;
         self.rows = self.encoder.encode_columns(&columns, batch.num_rows()).map_err(|error| match error {
             Error::Invalid(what) => {
                 Error::Invalid(format!("segment {} cannot be rewritten: {what}", self.segment.id()))

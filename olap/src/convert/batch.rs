@@ -14,14 +14,14 @@ use arrow::array::types::{
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, BinaryViewBuilder, BooleanArray, BooleanBufferBuilder,
     FixedSizeBinaryArray, NullBufferBuilder, PrimitiveArray, RecordBatch, RecordBatchOptions, StringViewArray,
-    StringViewBuilder,
+    StringViewBuilder, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use strata_oltp::key::{self, push};
-use strata_oltp::row::{RowBuilder, RowCodec, RowRef, Slot, ValueKind};
+use strata_oltp::row::{RowBuilder, RowCodec, RowRef, Slot, ValueKind, schema_version};
 use strata_oltp::schema::SEQNO_COLUMN;
-use strata_oltp::{Error, Result, SeqNo, TableSchema};
+use strata_oltp::{Error, Result, SeqNo, TableId, TableSchema};
 
 use crate::error;
 
@@ -33,12 +33,16 @@ const TEXT_BLOCK_BYTES: u32 = 64 * 1024;
 /// Reusable: [`BatchBuilder::finish`] leaves an empty builder with the same shape.
 #[derive(Debug)]
 pub struct BatchBuilder {
+    table: TableId,
+    version: u16,
     codec: RowCodec,
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     seqnos: Option<Vec<u64>>,
     row_count: usize,
     row_bytes: usize,
+    /// A row of an earlier schema version, turned into one of the newest.
+    upgraded: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,7 @@ enum Values {
 
 impl BatchBuilder {
     /// A builder for rows of `schema`: all columns or those at the positions in `projection`, in its order, and after
-    /// them the commit of each row (`_strata_seq`, `UInt64`) if `with_seqno`.
+    /// them the commit of each row (`_strata_seq`, `UInt64`) if `with_seqno`. Columns take NULL where rows have room for it.
     ///
     /// # Panics
     /// If a position does not exist.
@@ -74,19 +78,24 @@ impl BatchBuilder {
         let codec = RowCodec::new(schema);
         let all: Vec<usize> = (0..schema.columns.len()).collect();
         let positions = projection.unwrap_or(&all);
-        let mut fields: Vec<Field> = positions.iter().map(|&p| schema.columns[p].field.clone()).collect();
+        let stored = schema.stored_nullability();
+        let field = |&p: &usize| schema.columns[p].field.clone().with_nullable(stored[p]);
+        let mut fields: Vec<Field> = positions.iter().map(field).collect();
         let columns = positions.iter().map(|&p| ColumnBuilder::new(codec.slot(p), &schema.columns[p].field));
         let columns = columns.collect();
         if with_seqno {
             fields.push(Field::new(SEQNO_COLUMN, DataType::UInt64, false));
         }
         BatchBuilder {
+            table: schema.table,
+            version: schema.version,
             schema: Arc::new(Schema::new(fields)),
             codec,
             columns,
             seqnos: with_seqno.then(Vec::new),
             row_count: 0,
             row_bytes: 0,
+            upgraded: Vec::new(),
         }
     }
 
@@ -96,13 +105,18 @@ impl BatchBuilder {
         &self.schema
     }
 
-    /// Appends an encoded row, written by the commit `seqno`.
+    /// Appends an encoded row, written by the commit `seqno` at the schema's version or an earlier one.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if the bytes are not a row of the schema; the builder is then useless.
+    /// [`Error::Malformed`] if the bytes are not a row of the table, [`Error::Reshaped`] if they are one of a later version;
+    /// the builder is then useless.
     #[inline]
     pub fn push(&mut self, row: &[u8], seqno: SeqNo) -> Result<()> {
-        let row_ref = RowRef::new(&self.codec, row)?;
+        let row_ref = match self.codec.read(row, &mut self.upgraded) {
+            Ok(row_ref) => row_ref,
+            Err(_) if schema_version(row) > Some(self.version) => return Err(Error::Reshaped { table: self.table }),
+            Err(error) => return Err(error),
+        };
         for column in &mut self.columns {
             column.push(&row_ref)?;
         }
@@ -221,6 +235,20 @@ impl ColumnBuilder {
     }
 }
 
+/// What the column at `position` is in rows older than it, as an array of one value.
+///
+/// # Errors
+/// None for a schema that was built or decoded, because its values were checked.
+pub(crate) fn missing_value(schema: &TableSchema, position: usize) -> Result<ArrayRef> {
+    let field = &schema.columns[position].field;
+    let Some(row) = schema.missing_row(position) else { return Ok(new_null_array(field.data_type(), 1)) };
+    let kind = ValueKind::of(field.data_type()).expect("TableSchema::new refuses types that are not storable");
+    let codec = RowCodec::of_value(kind);
+    let mut column = ColumnBuilder::new(codec.slot(0), field);
+    column.push(&RowRef::new(&codec, row)?)?;
+    column.finish().map_err(|e| error::invalid(&e))
+}
+
 fn numbers<T: ArrowPrimitiveType>(
     values: &mut Vec<T::Native>,
     nulls: Option<NullBuffer>,
@@ -303,11 +331,18 @@ impl BatchEncoder {
     /// [`Error::Invalid`] if a column has another type than the table's, a NULL is where none may be, or a key or row
     /// is too long.
     pub fn encode(&self, batch: &RecordBatch) -> Result<EncodedRows> {
+        for (column, array) in self.schema.columns.iter().zip(batch.columns()) {
+            if !column.field.is_nullable() && array.null_count() > 0 {
+                let name = column.field.name();
+                return Err(Error::Invalid(format!("null value in column \"{name}\", which is not nullable")));
+            }
+        }
         let columns: Vec<Option<ArrayRef>> = batch.columns().iter().cloned().map(Some).collect();
         self.encode_columns(&columns, batch.num_rows())
     }
 
-    /// [`BatchEncoder::encode`] for loose columns; a missing one is NULL in every row.
+    /// [`BatchEncoder::encode`] for loose columns; a missing one is NULL in every row. Takes NULL wherever rows have room
+    /// for it, because columns may hold superseded rows from before SET NOT NULL.
     ///
     /// # Errors
     /// As [`BatchEncoder::encode`].

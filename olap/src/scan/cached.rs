@@ -1,4 +1,5 @@
-//! Cached morsels: row groups whose columns are, or are about to be, in the column cache.
+//! Cached morsels: row groups whose columns are, or are about to be, in the column cache, and those of segments that are
+//! older than the table's shape, because the Parquet machinery matches columns by name and we by number.
 //!
 //! A chunk enters the cache when it is read for the second time. The first time it streams through the Parquet
 //! reader in pieces that fit the processor's cache; a query that reads a table once neither pays for keeping it nor
@@ -13,53 +14,100 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::FilterBuilder;
-use datafusion_common::Result;
+use arrow::datatypes::FieldRef;
+use datafusion_common::{Result, internal_err};
 use datafusion_datasource::PartitionedFile;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner};
 use datafusion_datasource_parquet::{ParquetAccessPlan, RowGroupAccess};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::utils::collect_columns;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use parquet::arrow::arrow_reader::RowSelection;
+use strata_oltp::ColumnId;
+use strata_oltp::schema::Column;
 
 use super::items::RowGroupItem;
 use super::morsel::{RowCounts, external};
 use super::output::{ScanOutput, rows_of};
+use super::view::TableView;
+use crate::segment::Segment;
+use crate::segment::stored::StoredColumn;
 
 /// One row group read through the column cache.
 pub(super) struct CachedMorsel {
     item: RowGroupItem,
-    /// Columns of the file, in the order of the output's decoded columns.
-    columns: Vec<usize>,
+    /// The output's decoded columns, as the segment has them.
+    columns: Vec<StoredColumn>,
     visible: Option<BooleanBuffer>,
     output: Arc<ScanOutput>,
     counts: RowCounts,
 }
 
 impl CachedMorsel {
-    /// The morsel of `file`, or `None` if the Parquet reader should read it: because a chunk is read for the first time,
-    /// or because the file lacks a column.
+    /// The morsel of `file`, or `None` if the Parquet reader should read it: because the file has the columns as the table
+    /// has them and a chunk is read for the first time.
+    ///
+    /// # Errors
+    /// A segment newer than the view, which lacks a column.
     pub(super) fn of(
         file: &PartitionedFile,
         item: &RowGroupItem,
         output: &Arc<ScanOutput>,
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
         counts: &RowCounts,
-    ) -> Option<CachedMorsel> {
+    ) -> Result<Option<CachedMorsel>> {
         let RowGroupItem { segment, row_group } = item;
         let table = output.view.table();
-        let columns = output.columns.iter().map(|&column| segment.column_index(table.columns[column].id));
-        let columns: Vec<usize> = columns.collect::<Option<_>>()?;
-        if columns.is_empty() || !segment.note_use(*row_group, &columns) {
-            return None;
+        let stored = output.columns.iter().map(|&column| segment.stored(table, column));
+        let columns: Vec<StoredColumn> = stored.collect::<strata_oltp::Result<_>>().map_err(external)?;
+        let indices: Vec<usize> = columns.iter().filter_map(StoredColumn::file_column).collect();
+        let is_known = segment.note_use(*row_group, &indices);
+        if is_plain(segment, &output.view, &output.columns, predicate) && (columns.is_empty() || !is_known) {
+            return Ok(None);
         }
         let row_count = segment.row_group_rows(*row_group).len();
-        let visible = match file.extension::<ParquetAccessPlan>()?.inner().get(*row_group)? {
-            RowGroupAccess::Scan => None,
-            RowGroupAccess::Selection(selection) => Some(mask(selection, row_count)),
-            RowGroupAccess::Skip => Some(BooleanBuffer::new_unset(row_count)),
+        let plan = file.extension::<ParquetAccessPlan>().and_then(|plan| plan.inner().get(*row_group));
+        let visible = match plan {
+            None => return internal_err!("{} has no access plan", file.path()),
+            Some(RowGroupAccess::Scan) => None,
+            Some(RowGroupAccess::Selection(selection)) => Some(mask(selection, row_count)),
+            Some(RowGroupAccess::Skip) => Some(BooleanBuffer::new_unset(row_count)),
         };
         let (output, counts) = (Arc::clone(output), counts.clone());
-        Some(CachedMorsel { item: item.clone(), columns, visible, output, counts })
+        Ok(Some(CachedMorsel { item: item.clone(), columns, visible, output, counts }))
     }
+}
+
+/// Whether a reader that goes by names finds what the table means: the columns read and those that `predicate` compares are
+/// in the file under the same name, type and nullability, and no other column has the name of one of the table's.
+fn is_plain(segment: &Segment, view: &TableView, columns: &[usize], predicate: Option<&Arc<dyn PhysicalExpr>>) -> bool {
+    let (table, file) = (view.table(), segment.arrow_schema());
+    let is_same = |column: &Column, index: usize| {
+        let (stored, field) = (file.field(index), &column.field);
+        segment.meta().columns[index].id == column.id
+            && stored.name() == field.name()
+            && stored.data_type() == field.data_type()
+            && stored.is_nullable() == field.is_nullable()
+    };
+    let is_as_a_whole = table.columns.len() == segment.seqno_column()
+        && table.columns.iter().enumerate().all(|(index, column)| is_same(column, index));
+    if is_as_a_whole {
+        return true;
+    }
+    let mut wanted = columns.to_vec();
+    for column in predicate.map(collect_columns).unwrap_or_default() {
+        let Ok(position) = view.schema().index_of(column.name()) else { return false };
+        wanted.push(position);
+    }
+    let is_found = |position: &usize| {
+        let column = &table.columns[*position];
+        segment.column_index(column.id).is_some_and(|index| is_same(column, index))
+    };
+    let is_another = |(id, stored): (ColumnId, &FieldRef)| {
+        table.columns.iter().any(|column| column.field.name() == stored.name() && column.id != id)
+    };
+    wanted.iter().all(is_found) && !segment.column_ids().zip(file.fields()).any(is_another)
 }
 
 fn mask(selection: &RowSelection, row_count: usize) -> BooleanBuffer {
@@ -103,24 +151,30 @@ impl CachedBatches {
     fn batch(&mut self, start: usize, length: usize) -> Result<Option<RecordBatch>> {
         if self.chunks.is_none() {
             let CachedMorsel { item, columns, .. } = &self.morsel;
-            self.chunks = Some(item.segment.cached_columns(item.row_group, columns).map_err(external)?);
+            let indices: Vec<usize> = columns.iter().filter_map(StoredColumn::file_column).collect();
+            self.chunks = Some(item.segment.cached_columns(item.row_group, &indices).map_err(external)?);
         }
         let chunks = self.chunks.as_deref().unwrap_or_default();
-        let CachedMorsel { visible, output, counts, .. } = &self.morsel;
+        let CachedMorsel { columns, visible, output, counts, .. } = &self.morsel;
         let visible = visible.as_ref().map(|bits| bits.slice(start, length));
         let visible_count = visible.as_ref().map_or(length, BooleanBuffer::count_set_bits);
         if visible_count == 0 {
             return Ok(None);
         }
         counts.add_segment(visible_count);
-        let arrays = match visible {
+        let stored: Vec<ArrayRef> = match visible {
             Some(bits) if visible_count < length => {
                 let filter = FilterBuilder::new(&BooleanArray::new(bits, None)).optimize().build();
                 chunks.iter().map(|chunk| filter.filter(&chunk.slice(start, length))).collect::<Result<_, _>>()?
             }
             _ => chunks.iter().map(|chunk| rows_of(chunk, start, length)).collect::<Result<_>>()?,
         };
-        output.batch(arrays, visible_count).map(Some)
+        let mut stored = stored.into_iter();
+        let values = columns.iter().map(|column| {
+            let stored = column.file_column().and_then(|_| stored.next());
+            column.values(stored, visible_count).map_err(external)
+        });
+        output.batch(values.collect::<Result<_>>()?, visible_count).map(Some)
     }
 }
 

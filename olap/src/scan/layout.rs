@@ -32,6 +32,8 @@ pub(super) type RangeRows = (usize, usize);
 /// The row part of a table, cut into ranges of keys.
 pub(super) struct FreshLayout {
     id: FileId,
+    /// The shape that its columns were decoded in.
+    table: Arc<TableSchema>,
     /// From the first possible key to the last, one more than there are ranges.
     cuts: Vec<Vec<u8>>,
     /// The first key column's value at each cut, where it is known.
@@ -44,12 +46,13 @@ pub(super) struct FreshLayout {
 
 impl FreshLayout {
     /// The layout of `rows`, which may be missing while only the overlay has rows. Cut anew when the row part has
-    /// doubled since.
+    /// doubled since, or if the table has another shape, be it one that a transaction has not committed.
     pub(super) fn of(view: &TableView, rows: Option<&Arc<TableRows>>) -> Result<Arc<FreshLayout>> {
         let Some(rows) = rows else { return FreshLayout::cut(view, None).map(Arc::new) };
         let version_count = rows.entry_count();
         if let Some(layout) = rows.derived().get::<FreshLayout>()
             && version_count <= 2 * layout.version_count.max(view.range_versions())
+            && (Arc::ptr_eq(&layout.table, view.table()) || layout.table.is_shaped_as(view.table()))
         {
             return Ok(layout);
         }
@@ -72,6 +75,7 @@ impl FreshLayout {
         let codec = KeyCodec::new(table);
         Ok(FreshLayout {
             id: FileId(NEXT_LAYOUT.fetch_add(1, Ordering::Relaxed)),
+            table: Arc::clone(table),
             values: cuts.iter().map(|cut| first_value(table, &codec, cut)).collect(),
             row_counts: (1..cuts.len()).map(|_| OnceLock::new()).collect(),
             cuts,

@@ -60,7 +60,7 @@ impl Morselizer for TableMorselizer {
             return Ok(Box::new(FreshMorsel { output, item: item.clone(), counts }));
         }
         if let Some(item) = file.extension::<RowGroupItem>()
-            && let Some(cached) = CachedMorsel::of(&file, item, &self.output, &self.counts)
+            && let Some(cached) = CachedMorsel::of(&file, item, &self.output, self.predicate.as_ref(), &self.counts)?
         {
             return Ok(if self.is_ruled_out(&file)? { Box::new(Nothing) } else { Box::new(cached) });
         }

@@ -13,11 +13,14 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::datatypes::DataType;
 use datafusion_common::stats::Precision;
 use datafusion_common::{ColumnStatistics, Result, ScalarValue, Statistics};
 
+use super::morsel::external;
 use super::view::TableView;
 use crate::segment::Segment;
+use crate::segment::stored::StoredColumn;
 
 /// Statistics of row group `row_group` for the exposed columns in `wanted`; the others stay unknown, because nothing
 /// above the scan can ask about a column that is not read.
@@ -29,12 +32,12 @@ pub(crate) fn of_row_group(
 ) -> Result<Arc<Statistics>> {
     let mut columns = Statistics::unknown_column(view.schema());
     for &column in wanted {
-        let Some(file_column) = segment.column_index(view.table().columns[column].id) else { continue };
-        let stored = segment.statistics().column(file_column);
+        let stored = segment.stored(view.table(), column).map_err(external)?;
+        let zone = Zone::of(segment, &stored, row_group)?;
         columns[column] = ColumnStatistics {
-            null_count: Precision::Exact(to_rows(stored.null_counts.value(row_group))),
-            min_value: bound(&stored.mins, &stored.mins_exact, row_group)?,
-            max_value: bound(&stored.maxes, &stored.maxes_exact, row_group)?,
+            null_count: Precision::Exact(to_rows(zone.null_count)),
+            min_value: zone.min,
+            max_value: zone.max,
             ..ColumnStatistics::new_unknown()
         };
     }
@@ -45,6 +48,64 @@ pub(crate) fn of_row_group(
         column_statistics: columns,
     };
     Ok(Arc::new(statistics))
+}
+
+/// NULLs and bounds of a column of the table in one row group, in the table's type.
+struct Zone {
+    null_count: u64,
+    min: Precision<ScalarValue>,
+    max: Precision<ScalarValue>,
+}
+
+impl Zone {
+    fn of(segment: &Segment, column: &StoredColumn, row_group: usize) -> Result<Zone> {
+        let index = match column {
+            StoredColumn::Same(index) | StoredColumn::Narrower(index, _) => *index,
+            StoredColumn::Missing(value) => return Zone::of_constant(value, segment.row_group_rows(row_group).len()),
+        };
+        let stored = segment.statistics().column(index);
+        let mut zone = Zone {
+            null_count: stored.null_counts.value(row_group),
+            min: bound(&stored.mins, &stored.mins_exact, row_group)?,
+            max: bound(&stored.maxes, &stored.maxes_exact, row_group)?,
+        };
+        if let StoredColumn::Narrower(_, target) = column {
+            // Widening keeps the order and gives each value one image, so an exact bound stays one.
+            (zone.min, zone.max) = (widen(&zone.min, target)?, widen(&zone.max, target)?);
+        }
+        Ok(zone)
+    }
+
+    /// Of a column that the segment is older than: every row has the same value.
+    fn of_constant(value: &ArrayRef, row_count: usize) -> Result<Zone> {
+        if value.is_null(0) {
+            return Ok(Zone { null_count: row_count as u64, min: Precision::Absent, max: Precision::Absent });
+        }
+        let value = ScalarValue::try_from_array(value, 0)?;
+        let (min, max) = match value {
+            // As for bounds that segments keep: none where NaN may be, and zero stands for both signs.
+            ScalarValue::Float32(Some(v)) if v.is_nan() => (Precision::Absent, Precision::Absent),
+            ScalarValue::Float64(Some(v)) if v.is_nan() => (Precision::Absent, Precision::Absent),
+            ScalarValue::Float32(Some(v)) => {
+                let (low, high) = if v == 0.0 { (-0.0, 0.0) } else { (v, v) };
+                (Precision::Inexact(ScalarValue::from(low)), Precision::Inexact(ScalarValue::from(high)))
+            }
+            ScalarValue::Float64(Some(v)) => {
+                let (low, high) = if v == 0.0 { (-0.0, 0.0) } else { (v, v) };
+                (Precision::Inexact(ScalarValue::from(low)), Precision::Inexact(ScalarValue::from(high)))
+            }
+            other => (Precision::Exact(other.clone()), Precision::Exact(other)),
+        };
+        Ok(Zone { null_count: 0, min, max })
+    }
+}
+
+fn widen(bound: &Precision<ScalarValue>, target: &DataType) -> Result<Precision<ScalarValue>> {
+    Ok(match bound {
+        Precision::Exact(value) => Precision::Exact(value.cast_to(target)?),
+        Precision::Inexact(value) => Precision::Inexact(value.cast_to(target)?),
+        Precision::Absent => Precision::Absent,
+    })
 }
 
 /// One row group's bound; absent if there is none (all NULL, or a float column that may hold NaN).
@@ -98,17 +159,16 @@ fn of_column(view: &TableView, column: usize, rows: &Rows) -> Result<ColumnStati
     let mut high = Bound::default();
     let (mut null_count, mut byte_size) = (0, 0);
     for segment in view.segments().iter().flat_map(|segments| segments.segments()) {
-        let Some(file_column) = segment.column_index(id) else {
-            return Ok(ColumnStatistics::new_unknown());
-        };
-        let stored = segment.statistics().column(file_column);
+        let stored = segment.stored(view.table(), column).map_err(external)?;
         for row_group in 0..segment.row_group_count() {
-            let nulls = stored.null_counts.value(row_group);
-            let has_values = to_rows(nulls) < segment.row_group_rows(row_group).len();
-            low.extend(bound(&stored.mins, &stored.mins_exact, row_group)?, has_values, Ordering::Less);
-            high.extend(bound(&stored.maxes, &stored.maxes_exact, row_group)?, has_values, Ordering::Greater);
-            null_count += nulls;
-            byte_size += segment.parquet().row_group(row_group).column(file_column).uncompressed_size().unsigned_abs();
+            let zone = Zone::of(segment, &stored, row_group)?;
+            let has_values = to_rows(zone.null_count) < segment.row_group_rows(row_group).len();
+            low.extend(zone.min, has_values, Ordering::Less);
+            high.extend(zone.max, has_values, Ordering::Greater);
+            null_count += zone.null_count;
+            if let Some(index) = stored.file_column() {
+                byte_size += segment.parquet().row_group(row_group).column(index).uncompressed_size().unsigned_abs();
+            }
         }
     }
     let row_count = rows.count.get_value().copied().unwrap_or(0);

@@ -16,6 +16,7 @@ pub mod meta;
 pub mod reader;
 pub mod sketch;
 pub mod statistics;
+pub(crate) mod stored;
 pub mod wire;
 pub mod writer;
 

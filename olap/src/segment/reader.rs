@@ -23,6 +23,7 @@ use strata_oltp::{Result, TableSchema};
 
 use super::Segment;
 use super::file::SegmentFile;
+use super::stored::StoredColumn;
 use crate::cache::ChunkKey;
 use crate::convert::batch::BatchEncoder;
 use crate::error;
@@ -192,19 +193,27 @@ impl Segment {
         all_known
     }
 
-    /// The encoded row at `position`, in the shape of `schema`: columns the segment was written without are NULL.
+    /// The encoded row at `position`, in the shape of `schema`.
     ///
     /// # Errors
-    /// Corrupt or unreadable files; [`strata_oltp::Error::Invalid`] if a missing column cannot be NULL.
+    /// Corrupt or unreadable files; [`strata_oltp::Error::Reshaped`] if the segment is newer than `schema` and lacks some of it.
     pub fn read_row(&self, schema: &TableSchema, position: u32) -> Result<Vec<u8>> {
         let row_group = self.row_group_of(position);
-        let columns: Vec<Option<usize>> = schema.columns.iter().map(|c| self.column_index(c.id)).collect();
-        let wanted: Vec<usize> = columns.iter().flatten().copied().collect();
+        let columns = self.stored_columns(schema)?;
+        let wanted: Vec<usize> = columns.iter().filter_map(StoredColumn::file_column).collect();
         let (pieces, offset) = self.pieces(row_group, &wanted, position)?;
-        let mut pieces = pieces.into_iter();
-        let arrays = columns.iter().map(|column| column.and_then(|_| pieces.next())).collect::<Vec<_>>();
         let codec = RowCodec::new(schema);
-        BatchEncoder::encode_row(schema, &codec, &arrays, offset)
+        if columns.iter().all(|column| matches!(column, StoredColumn::Same(_))) {
+            let arrays: Vec<Option<ArrayRef>> = pieces.into_iter().map(Some).collect();
+            return BatchEncoder::encode_row(schema, &codec, &arrays, offset);
+        }
+        let mut pieces = pieces.into_iter();
+        let value = |column: &StoredColumn| {
+            let stored = column.file_column().and_then(|_| pieces.next());
+            column.values(stored.map(|piece| piece.slice(offset, 1)), 1).map(Some)
+        };
+        let arrays = columns.iter().map(value).collect::<Result<Vec<_>>>()?;
+        BatchEncoder::encode_row(schema, &codec, &arrays, 0)
     }
 
     /// Slices of `columns` that hold `position`, and its index in them.

@@ -73,9 +73,9 @@ impl Default for EncodingOptions {
 #[must_use]
 pub fn file_schema(table: &TableSchema) -> SchemaRef {
     let mut fields: Vec<Field> = Vec::with_capacity(table.columns.len() + 1);
-    for column in &table.columns {
+    for (column, is_nullable) in table.columns.iter().zip(table.stored_nullability()) {
         let id = (PARQUET_FIELD_ID_META_KEY.to_owned(), column.id.0.to_string());
-        fields.push(column.field.clone().with_metadata(HashMap::from([id])));
+        fields.push(column.field.clone().with_nullable(is_nullable).with_metadata(HashMap::from([id])));
     }
     fields.push(Field::new(SEQNO_COLUMN, DataType::UInt64, false));
     Arc::new(Schema::new(fields))
