@@ -300,6 +300,9 @@ fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> Result<Sessi
     settings.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     // 0.1 is a decimal, as in PostgreSQL; as a double, sums of money would not be exact.
     settings.sql_parser.parse_float_as_decimal = true;
+    // After a batch that is all NULL, DataFusion 55.2 forgets the bound of MIN and keeps that of MAX (`scalar_min` takes a
+    // typed NULL for the least value), so that row groups with the minimum are pruned.
+    settings.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     let builder = expr::plan_with(SessionStateBuilder::new().with_type_planner(Arc::new(ColumnTypes)));
     let mut state = builder.with_config(config).with_runtime_env(runtime).with_default_features().build();
     expr::register(&mut state)?;
