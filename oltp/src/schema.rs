@@ -66,7 +66,8 @@ pub struct TableSchema {
     pub version: u16,
     /// Columns in declaration order; a hidden row id comes last.
     pub columns: Vec<Column>,
-    /// Positions in `columns` of the primary key, in key order; never empty.
+    /// Positions in `columns` of the primary key, in key order; never empty. Those of a table of rows may be nullable, as
+    /// an index needs: NULL sorts last. Segments have no such keys.
     pub primary_key: Vec<usize>,
     arrow: SchemaRef,
     /// Rows of earlier versions, if there are any.
@@ -77,7 +78,7 @@ impl TableSchema {
     /// Checks and builds a schema.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a type cannot be stored, a key column is missing, nullable or repeated, or there is no
+    /// [`Error::Invalid`] if a type cannot be stored, a key column is missing or repeated, or there is no
     /// key at all; if a name or column number is used twice; if there are more than [`COLUMNS_MAX`] columns or the table number is the reserved `u32::MAX`.
     pub fn new(table: TableId, version: u16, columns: Vec<Column>, primary_key: Vec<usize>) -> Result<TableSchema> {
         if table.0 == u32::MAX {
@@ -100,8 +101,8 @@ impl TableSchema {
         for (at, &position) in primary_key.iter().enumerate() {
             let column =
                 columns.get(position).ok_or_else(|| Error::Invalid(format!("key column {position} does not exist")))?;
-            if column.field.is_nullable() || primary_key[..at].contains(&position) {
-                return Err(Error::Invalid(format!("key column {} is nullable or repeated", column.field.name())));
+            if primary_key[..at].contains(&position) {
+                return Err(Error::Invalid(format!("key column {} is repeated", column.field.name())));
             }
         }
         let arrow = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));

@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
 use arrow::record_batch::RecordBatch;
+use strata_olap::scan::ScanCounters;
 use strata_oltp::commit::Durability;
 use strata_oltp::txn::Transaction;
 
-use crate::catalog::{Table, TableName, store};
-use crate::dml::writer::TableWriter;
+use crate::catalog::{Catalog, Table, TableName, store};
+use crate::ddl::Effects;
+use crate::dml::foreign_keys::{self, Suspects};
+use crate::dml::{Context, insert};
 use crate::engine::Engine;
-use crate::error::{Error, Result, SqlState};
-use crate::types::{Origin, assign};
+use crate::error::{Error, Result};
+use crate::session::by_name;
 
 /// Loads rows into one table in transactions of bounded size. Blocks; use it from an ordinary thread.
 ///
@@ -48,8 +50,11 @@ pub struct BulkWriter {
 
 struct Open {
     txn: Transaction,
+    catalog: Arc<Catalog>,
     table: Arc<Table>,
     rows: usize,
+    suspects: Vec<Suspects>,
+    deferred: Vec<Suspects>,
 }
 
 impl BulkWriter {
@@ -86,7 +91,7 @@ impl BulkWriter {
                 None => self.begin()?,
             };
             let rows = (self.rows_per_transaction - open.rows).min(batch.num_rows() - at);
-            insert(&self.engine, &mut open.txn, &open.table, &batch.slice(at, rows))?;
+            open.insert(&self.engine, &batch.slice(at, rows))?;
             open.rows += rows;
             at += rows;
             if open.rows == self.rows_per_transaction {
@@ -114,36 +119,50 @@ impl BulkWriter {
         let catalog = self.engine.catalog_at(txn.snapshot())?;
         let table = Arc::clone(catalog.table(&self.name)?);
         store::pin_table(&mut txn, &table)?;
-        Ok(Open { txn, table, rows: 0 })
+        Ok(Open { txn, catalog, table, rows: 0, suspects: Vec::new(), deferred: Vec::new() })
     }
 
-    fn commit(&mut self, open: Open) -> Result<()> {
+    fn commit(&mut self, mut open: Open) -> Result<()> {
+        open.settle(&self.engine)?;
         open.txn.commit(self.durability)?;
         self.committed += open.rows as u64;
         Ok(())
     }
 }
 
-/// Inserts the rows of `batch` into `table`, columns matched by name.
-///
-/// # Errors
-/// As INSERT.
-pub(crate) fn insert(engine: &Engine, txn: &mut Transaction, table: &Table, batch: &RecordBatch) -> Result<u64> {
-    let schema = batch.schema();
-    let mut columns: Vec<Option<ArrayRef>> = vec![None; table.columns().len()];
-    for (at, field) in schema.fields().iter().enumerate() {
-        let position = table.column_position(field.name())?;
-        let target = &table.columns()[position].field;
-        // Text from files is as untyped as text in a statement.
-        let array = assign(batch.column(at), target.data_type(), Origin::Literal, target.name())?;
-        if columns[position].replace(array).is_some() {
-            let message = format!("column {} appears twice in the batch", field.name());
-            return Err(Error::new(SqlState::DuplicateColumn, message));
+impl Open {
+    fn context<'a>(&'a mut self, engine: &'a Engine, rest: &'a mut (Arc<ScanCounters>, Effects)) -> Context<'a> {
+        Context {
+            engine,
+            base: engine.base_state(),
+            catalog: &mut self.catalog,
+            txn: &mut self.txn,
+            counters: &mut rest.0,
+            effects: &mut rest.1,
+            suspects: &mut self.suspects,
+            deferred: &mut self.deferred,
         }
     }
-    let missing = |position: usize| new_null_array(table.columns()[position].field.data_type(), batch.num_rows());
-    let columns = columns.into_iter().enumerate().map(|(at, array)| array.unwrap_or_else(|| missing(at))).collect();
-    let writer = TableWriter::new(table);
-    let rows = writer.complete(engine.db(), columns, batch.num_rows())?;
-    writer.insert(txn, &rows)
+
+    fn insert(&mut self, engine: &Engine, batch: &RecordBatch) -> Result<()> {
+        let (table, mut rest) = (Arc::clone(&self.table), Default::default());
+        let columns = by_name(&table, batch)?;
+        let mut context = self.context(engine, &mut rest);
+        // Constants and columns are written without waiting for anything.
+        futures::executor::block_on(insert::write_columns(&mut context, &table, columns, batch.num_rows()))?;
+        Ok(())
+    }
+
+    /// Looks at foreign keys, which may take a query.
+    fn settle(&mut self, engine: &Engine) -> Result<()> {
+        self.suspects.append(&mut self.deferred);
+        if self.suspects.is_empty() {
+            return Ok(());
+        }
+        let mut rest = Default::default();
+        let mut context = self.context(engine, &mut rest);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|error| Error::internal(format!("cannot wait for locks: {error}")))?;
+        runtime.block_on(foreign_keys::settle(&mut context, true))
+    }
 }

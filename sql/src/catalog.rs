@@ -8,18 +8,25 @@
 //! * a table's number is never given out twice, not even after a drop;
 //! * every committed change raises the version, and two changes never share one: they conflict on the version's row.
 
+pub(crate) mod index;
 pub(crate) mod provider;
+pub(crate) mod sequence;
 pub(crate) mod store;
+pub(crate) mod table;
+pub(crate) mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use strata_olap::scan::StrataTable;
-use strata_oltp::compaction::CompactionOptions;
-use strata_oltp::schema::{Column, HIDDEN_PREFIX, StorageKind};
-use strata_oltp::{TableId, TableSchema};
+use strata_oltp::TableId;
+use strata_oltp::schema::HIDDEN_PREFIX;
 
 use crate::error::{Error, Result, SqlState, near};
+use index::Index;
+use sequence::Sequence;
+use view::View;
+
+pub(crate) use table::{Rules, Storage, Table};
 
 /// The one catalog of a database; first part of a three-part name.
 pub(crate) const CATALOG_NAME: &str = "strata";
@@ -32,65 +39,6 @@ pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// Tables of users are numbered from here; system tables lie below.
 const FIRST_USER_TABLE: u32 = 1024;
-
-/// How a table's rows are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Storage {
-    pub kind: StorageKind,
-    /// Shape of the levels, of a table whose rows stay rows.
-    pub compaction: CompactionOptions,
-}
-
-/// One table: its shape, where its rows live, and how DataFusion sees it.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub schema_name: String,
-    pub name: String,
-    pub shape: Arc<TableSchema>,
-    pub storage: Storage,
-    /// Limits of VARCHAR(n) columns in characters, by column position.
-    pub chars_max: BTreeMap<usize, u32>,
-    /// What queries scan: the columns users see.
-    pub provider: Arc<StrataTable>,
-}
-
-impl Table {
-    pub(crate) fn new(
-        schema_name: String,
-        name: String,
-        shape: TableSchema,
-        storage: Storage,
-        chars_max: BTreeMap<usize, u32>,
-    ) -> Result<Table> {
-        let shape = Arc::new(shape);
-        let provider = Arc::new(StrataTable::new(Arc::clone(&shape))?);
-        Ok(Table { schema_name, name, shape, storage, chars_max, provider })
-    }
-
-    pub(crate) fn id(&self) -> TableId {
-        self.shape.table
-    }
-
-    /// The columns users see.
-    pub(crate) fn columns(&self) -> &[Column] {
-        &self.shape.columns[..self.shape.visible_column_count()]
-    }
-
-    /// Position of the column `name`.
-    ///
-    /// # Errors
-    /// 42703 with the nearest name.
-    pub(crate) fn column_position(&self, name: &str) -> Result<usize> {
-        let names = || self.columns().iter().map(|column| column.field.name().as_str());
-        let found = names().position(|known| known == name);
-        found.ok_or_else(|| Error::undefined_column(name, &format!("table {}", self.name), names()))
-    }
-
-    /// Whether rows are told apart by a hidden number instead of a primary key.
-    pub(crate) fn has_hidden_key(&self) -> bool {
-        self.shape.visible_column_count() < self.shape.columns.len()
-    }
-}
 
 /// A resolved name of a table: schema and table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,18 +89,40 @@ impl std::fmt::Display for TableName {
     }
 }
 
-/// Schemas and tables at one version.
+/// Schemas and what is in them, at one version.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     version: u64,
     next_table: u32,
-    schemas: BTreeMap<String, BTreeMap<String, Arc<Table>>>,
+    schemas: BTreeMap<String, Relations>,
+}
+
+/// What one schema holds. No two of them, indexes included, have one name.
+#[derive(Clone, Debug, Default)]
+struct Relations {
+    tables: BTreeMap<String, Arc<Table>>,
+    views: BTreeMap<String, Arc<View>>,
+    sequences: BTreeMap<String, Arc<Sequence>>,
+}
+
+impl Relations {
+    /// What the thing called `name` is, if there is one.
+    fn kind_of(&self, name: &str) -> Option<&'static str> {
+        let is_index = || self.tables.values().flat_map(|table| &table.rules.indexes).any(|index| index.name == name);
+        match () {
+            () if self.tables.contains_key(name) => Some("table"),
+            () if self.views.contains_key(name) => Some("view"),
+            () if self.sequences.contains_key(name) => Some("sequence"),
+            () if is_index() => Some("index"),
+            () => None,
+        }
+    }
 }
 
 impl Catalog {
     /// The catalog of an empty database.
     pub(crate) fn empty() -> Catalog {
-        let schemas = BTreeMap::from([(DEFAULT_SCHEMA.to_owned(), BTreeMap::new())]);
+        let schemas = BTreeMap::from([(DEFAULT_SCHEMA.to_owned(), Relations::default())]);
         Catalog { version: 0, next_table: FIRST_USER_TABLE, schemas }
     }
 
@@ -163,17 +133,60 @@ impl Catalog {
 
     /// Tables of one schema, in order of their names; `None` if there is no such schema.
     pub(crate) fn tables_of(&self, schema: &str) -> Option<impl Iterator<Item = &Arc<Table>>> {
-        self.schemas.get(schema).map(|tables| tables.values())
+        self.schemas.get(schema).map(|relations| relations.tables.values())
+    }
+
+    /// Names of tables and views of one schema, in order of kind and name; `None` if there is no such schema.
+    pub(crate) fn relation_names(&self, schema: &str) -> Option<impl Iterator<Item = &str>> {
+        let relations = self.schemas.get(schema)?;
+        Some(relations.tables.keys().chain(relations.views.keys()).map(String::as_str))
     }
 
     /// Every table.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.schemas.values().flat_map(BTreeMap::values)
+        self.schemas.values().flat_map(|relations| relations.tables.values())
+    }
+
+    /// Every view.
+    pub(crate) fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+        self.schemas.values().flat_map(|relations| relations.views.values())
+    }
+
+    /// Every sequence with a name of its own.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = &Arc<Sequence>> {
+        self.schemas.values().flat_map(|relations| relations.sequences.values())
+    }
+
+    /// Whether nothing is in the schema.
+    pub(crate) fn contents_of(&self, schema: &str) -> Vec<String> {
+        let Some(relations) = self.schemas.get(schema) else { return Vec::new() };
+        let tables = relations.tables.keys().map(|name| format!("table {name}"));
+        let views = relations.views.keys().map(|name| format!("view {name}"));
+        let sequences = relations.sequences.keys().map(|name| format!("sequence {name}"));
+        tables.chain(views).chain(sequences).collect()
     }
 
     /// The table `name`, if it exists.
     pub(crate) fn find(&self, name: &TableName) -> Option<&Arc<Table>> {
-        self.schemas.get(&name.schema)?.get(&name.table)
+        self.schemas.get(&name.schema)?.tables.get(&name.table)
+    }
+
+    /// The view `name`, if it exists.
+    pub(crate) fn find_view(&self, name: &TableName) -> Option<&Arc<View>> {
+        self.schemas.get(&name.schema)?.views.get(&name.table)
+    }
+
+    /// The sequence `name`, if it exists.
+    pub(crate) fn find_sequence(&self, name: &TableName) -> Option<&Arc<Sequence>> {
+        self.schemas.get(&name.schema)?.sequences.get(&name.table)
+    }
+
+    /// The index `name` and its table, if it exists.
+    pub(crate) fn find_index(&self, name: &TableName) -> Option<(&Arc<Table>, &Index)> {
+        let tables = self.schemas.get(&name.schema)?.tables.values();
+        tables
+            .flat_map(|table| table.rules.indexes.iter().map(move |index| (table, index)))
+            .find(|(_, index)| index.name == name.table)
     }
 
     /// The table with this number, if it exists.
@@ -181,14 +194,66 @@ impl Catalog {
         self.tables().find(|table| table.id() == id)
     }
 
+    /// The table that owns the storage `id`: its rows, or one of its indexes.
+    pub(crate) fn owner_of(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.tables().find(|table| table.storages().contains(&id))
+    }
+
+    /// Numbers of everything that has storage or a counter.
+    pub(crate) fn storages(&self) -> impl Iterator<Item = TableId> {
+        let counters = self.sequences().map(|sequence| TableId(sequence.shape.counter));
+        self.tables().flat_map(|table| table.storages()).chain(counters)
+    }
+
+    /// Foreign keys that refer to the table, with the tables that have them.
+    pub(crate) fn referring_to(&self, parent: TableId) -> impl Iterator<Item = (&Arc<Table>, &table::ForeignKey)> {
+        let keys = self.tables().flat_map(|table| table.rules.foreign_keys.iter().map(move |key| (table, key)));
+        keys.filter(move |(_, key)| key.parent == parent.0)
+    }
+
     /// The table `name`.
     ///
     /// # Errors
-    /// 42P01 or 3F000, with the nearest name.
+    /// 42P01 or 3F000, with the nearest name; 42809 for a view.
     pub(crate) fn table(&self, name: &TableName) -> Result<&Arc<Table>> {
-        let Some(tables) = self.schemas.get(&name.schema) else { return Err(self.undefined_schema(&name.schema)) };
-        let known = tables.keys().map(String::as_str);
-        tables.get(&name.table).ok_or_else(|| Error::undefined_table(&name.to_string(), known))
+        let Some(relations) = self.schemas.get(&name.schema) else { return Err(self.undefined_schema(&name.schema)) };
+        let known = relations.tables.keys().chain(relations.views.keys()).map(String::as_str);
+        match relations.kind_of(&name.table) {
+            Some(kind) if kind != "table" => {
+                Err(Error::new(SqlState::WrongObjectType, format!("{name} is not a table but a {kind}")))
+            }
+            _ => relations.tables.get(&name.table).ok_or_else(|| Error::undefined_table(&name.to_string(), known)),
+        }
+    }
+
+    /// Refuses a name that something in its schema has already, of whatever kind.
+    ///
+    /// # Errors
+    /// 42P07, or 3F000 if there is no such schema.
+    pub(crate) fn check_free(&self, what: &str, name: &TableName) -> Result<()> {
+        let Some(relations) = self.schemas.get(&name.schema) else { return Err(self.undefined_schema(&name.schema)) };
+        match relations.kind_of(&name.table) {
+            Some(kind) => {
+                let hint = if kind == what {
+                    format!(", or use CREATE {} IF NOT EXISTS", kind.to_uppercase())
+                } else {
+                    String::new()
+                };
+                Err(Error::new(SqlState::DuplicateTable, format!("{kind} {name} already exists"))
+                    .with_hint(format!("drop it first{hint}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `base`, or `base1`, `base2`, … if that is taken in `schema`: how constraints and indexes without a name get one.
+    pub(crate) fn free_name(&self, schema: &str, base: &str, taken: &[String]) -> String {
+        let is_free = |name: &String| {
+            let relations = self.schemas.get(schema);
+            !taken.contains(name) && relations.is_none_or(|relations| relations.kind_of(name).is_none())
+        };
+        let numbered = (1..).map(|number: u32| format!("{base}{number}"));
+        std::iter::once(base.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
     }
 
     /// 3F000 with the nearest name.

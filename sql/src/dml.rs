@@ -6,36 +6,64 @@
 //!
 //! Always true:
 //! * a key is given out once: inserts look for the key first, and two transactions that insert the same one conflict;
-//! * uniqueness holds at the end of the statement, not between its rows;
+//! * uniqueness and foreign keys hold at the end of the statement, not between its rows;
 //! * a statement that fails leaves nothing: the session rolls back to its beginning.
 
 pub(crate) mod cells;
 pub(crate) mod change;
+pub(crate) mod computed;
+pub(crate) mod conflict;
+pub(crate) mod foreign_keys;
 pub(crate) mod insert;
+pub(crate) mod lock;
+pub(crate) mod merge;
+pub(crate) mod returning;
 pub(crate) mod writer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::sql::sqlparser::ast;
 use strata_olap::scan::{BoundView, ScanCounters};
+use strata_oltp::Snapshot;
 use strata_oltp::txn::Transaction;
 
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
+use crate::ddl::Effects;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
-use crate::query::Reader;
+use crate::query::{Reader, Rows};
 use crate::statement::name_parts;
+use foreign_keys::Suspects;
+
+/// Rows that a query of ours reads besides tables, by the name they have in it.
+pub(crate) type Frames = BTreeMap<String, Vec<RecordBatch>>;
 
 /// What a writing statement works with.
 pub(crate) struct Context<'a> {
     pub engine: &'a Engine,
     pub base: &'a SessionState,
-    pub catalog: &'a Arc<Catalog>,
+    /// What the transaction sees; DDL changes it.
+    pub catalog: &'a mut Arc<Catalog>,
     pub txn: &'a mut Transaction,
     pub counters: &'a mut Arc<ScanCounters>,
+    pub effects: &'a mut Effects,
+    /// Foreign keys to be looked at before the statement ends.
+    pub suspects: &'a mut Vec<Suspects>,
+    /// Foreign keys to be looked at before the transaction commits.
+    pub deferred: &'a mut Vec<Suspects>,
+}
+
+/// What a statement wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub count: u64,
+    /// Rows of RETURNING.
+    pub returned: Option<Rows>,
 }
 
 impl Context<'_> {
@@ -55,30 +83,54 @@ impl Context<'_> {
     /// # Errors
     /// Whatever the query runs into; 53200 if its result does not fit the memory budget.
     pub(crate) async fn drain(&mut self, query: ast::Statement) -> Result<Drained> {
-        let view = view_of(self.txn, self.catalog);
-        *self.counters = Arc::clone(view.counters());
-        let reader = Reader::new(self.base, self.engine, self.catalog, view);
+        self.drain_at(query, None, Frames::new()).await
+    }
+
+    /// [`Context::drain`] with `frames` under [`crate::catalog::provider::HIDDEN_SCHEMA`], at another snapshot than the
+    /// transaction's if one is given. What is read at another snapshot is not noted for the commit: the caller sees to it
+    /// that it cannot change.
+    ///
+    /// # Errors
+    /// As [`Context::drain`].
+    pub(crate) async fn drain_at(
+        &mut self,
+        query: ast::Statement,
+        snapshot: Option<Snapshot>,
+        frames: Frames,
+    ) -> Result<Drained> {
+        let is_own = snapshot.is_none();
+        let view = view_at(self.txn, self.catalog, snapshot.unwrap_or_else(|| self.txn.snapshot().clone()));
+        if is_own {
+            *self.counters = Arc::clone(view.counters());
+        }
+        let reader = Reader::new(self.base, self.engine, self.catalog, view, frames)?;
         self.txn.check_age()?;
-        reader.note(self.txn, &query)?;
+        if is_own {
+            reader.note(self.txn, &query)?;
+        }
         let mut rows = reader.query(query).await?;
         let memory = MemoryConsumer::new("rows to be written").register(reader.memory_pool());
-        let (column_count, mut batches) = (rows.schema().fields().len(), Vec::new());
+        let (schema, mut batches) = (rows.schema(), Vec::new());
         while let Some(batch) = rows.next().await? {
             memory.try_grow(batch.get_array_memory_size())?;
             batches.push(batch);
         }
-        Ok(Drained { column_count, batches, _memory: memory })
+        Ok(Drained { schema, batches, _memory: memory })
     }
 }
 
 /// What a statement of the transaction `txn` reads: its snapshot and its own writes.
 pub(crate) fn view_of(txn: &Transaction, catalog: &Catalog) -> BoundView {
-    let view = BoundView::new(txn.snapshot().clone());
+    view_at(txn, catalog, txn.snapshot().clone())
+}
+
+fn view_at(txn: &Transaction, catalog: &Catalog, snapshot: Snapshot) -> BoundView {
+    let view = BoundView::new(snapshot);
     if txn.is_read_only() {
         return view;
     }
-    let overlays = catalog.tables().filter_map(|table| Some((table.id(), txn.overlay(table.id())?)));
-    overlays.fold(view, |view, (table, overlay)| view.with_overlay(table, overlay))
+    let overlays = catalog.storages().filter_map(|storage| Some((storage, txn.overlay(storage)?)));
+    overlays.fold(view, |view, (storage, overlay)| view.with_overlay(storage, overlay))
 }
 
 /// The table `parts` as the target of a write.
@@ -96,6 +148,32 @@ pub(crate) fn find_target(catalog: &Catalog, parts: &[String]) -> Result<Arc<Tab
     catalog.table(&name).map(Arc::clone)
 }
 
+/// Names and values of some columns of a row, for messages.
+pub(crate) fn shown_columns(batch: &RecordBatch, row: usize, columns: impl Iterator<Item = usize>) -> (String, String) {
+    let schema = batch.schema();
+    let value = |at: usize| {
+        let array = batch.column(at);
+        if array.is_null(row) {
+            "NULL".to_owned()
+        } else {
+            array_value_to_string(array, row).unwrap_or_else(|_| "?".to_owned())
+        }
+    };
+    let (names, values): (Vec<String>, Vec<String>) =
+        columns.map(|at| (schema.field(at).name().clone(), value(at))).unzip();
+    (names.join(", "), values.join(", "))
+}
+
+/// A row, for messages; long ones are cut.
+pub(crate) fn shown(batch: &RecordBatch, row: usize) -> String {
+    const CHARS_MAX: usize = 200;
+    let (_, values) = shown_columns(batch, row, 0..batch.num_columns());
+    if values.chars().count() > CHARS_MAX {
+        return format!("({}…)", values.chars().take(CHARS_MAX).collect::<String>());
+    }
+    format!("({values})")
+}
+
 /// Parts of the name of a plain table in FROM, UPDATE or DELETE, and its alias.
 pub(crate) fn plain_table(
     from: &ast::TableWithJoins,
@@ -110,7 +188,7 @@ pub(crate) fn plain_table(
 
 /// Rows that a statement read and has not written yet; counted as memory of the query.
 pub(crate) struct Drained {
-    pub column_count: usize,
+    pub schema: arrow::datatypes::SchemaRef,
     pub batches: Vec<RecordBatch>,
     _memory: MemoryReservation,
 }

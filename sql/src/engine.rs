@@ -3,6 +3,7 @@
 //! Opening recovers the database, reads the catalog and removes the storage of tables that no longer exist (a crash
 //! between the commit of a DROP and its end leaves some). Closing waits for background work.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::bulk::BulkWriter;
 use crate::catalog::provider::{Catalogs, Names};
 use crate::catalog::store::{CatalogCache, system_tables};
 use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA, TableName};
+use crate::ddl;
 use crate::embed;
 use crate::error::Result;
 use crate::expr;
@@ -160,14 +162,24 @@ impl Engine {
         }
         let catalog = self.catalog_at(&db.snapshot())?;
         for table in catalog.tables() {
-            db.register_table_with(Arc::clone(&table.shape), table.storage.kind, table.storage.compaction.clone());
+            ddl::register(self, table);
+            // A statement that was building it ended with the process.
+            for index in table.rules.indexes.iter().filter(|index| index.is_building) {
+                ddl::abandon(self, &table.qualified_name(), index.id)?;
+            }
         }
+        let owned: BTreeSet<TableId> = self.catalog_at(&db.snapshot())?.storages().collect();
         for id in db.tables() {
-            if id >= SYSTEM_TABLES_END && catalog.find_id(id).is_none() {
+            if id >= SYSTEM_TABLES_END && !owned.contains(&id) {
                 db.drop_table(id)?;
             }
         }
         Ok(())
+    }
+
+    /// DataFusion as every session begins with it.
+    pub(crate) fn base_state(&self) -> &SessionState {
+        &self.shared.state
     }
 
     /// Stops background work, syncs and closes. Sessions and clones that are still there get 57P03 from now on.

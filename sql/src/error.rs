@@ -25,6 +25,8 @@ pub enum SqlState {
     DataException,
     /// `22001`: text longer than its column allows.
     StringTooLong,
+    /// `21000`: a statement would change one row twice, or a subquery gave several rows.
+    CardinalityViolation,
     /// `22003`: a number does not fit its type.
     NumericOutOfRange,
     /// `22007`: text that does not read as a date, time or interval.
@@ -43,12 +45,20 @@ pub enum SqlState {
     InvalidParameter,
     /// `22025`: a pattern with an escape character where none may be.
     InvalidEscape,
+    /// `26000`: no prepared statement of this name.
+    UndefinedPrepared,
+    /// `2200H`: a sequence has no numbers left.
+    SequenceLimit,
     /// `22P02`: text that does not read as the wanted type.
     InvalidText,
     /// `23502`: NULL in a key or NOT NULL column.
     NotNullViolation,
+    /// `23503`: a row would refer to one that does not exist.
+    ForeignKeyViolation,
     /// `23505`: a row with this key exists.
     UniqueViolation,
+    /// `23514`: a row that a CHECK constraint refuses.
+    CheckViolation,
     /// `25001`: not allowed while a transaction is open.
     ActiveTransaction,
     /// `25006`: the transaction may only read.
@@ -57,6 +67,8 @@ pub enum SqlState {
     NoActiveTransaction,
     /// `25P02`: the transaction failed earlier and only waits for its end.
     FailedTransaction,
+    /// `25P03`: a transaction waited too long for its next statement.
+    IdleInTransaction,
     /// `2BP01`: other objects still depend on this one.
     DependentObjects,
     /// `3B001`: no such savepoint.
@@ -81,20 +93,34 @@ pub enum SqlState {
     UndefinedColumn,
     /// `42704`: no such type or other object.
     UndefinedObject,
+    /// `42710`: a constraint or other object of this name exists already.
+    DuplicateObject,
     /// `42804`: types do not fit.
     DatatypeMismatch,
+    /// `42809`: the name means something of another kind.
+    WrongObjectType,
     /// `42883`: no such function or procedure.
     UndefinedFunction,
     /// `42P01`: no such table.
     UndefinedTable,
     /// `42P06`: the schema exists already.
     DuplicateSchema,
+    /// `42P05`: a prepared statement of this name exists already.
+    DuplicatePrepared,
     /// `42P07`: the table exists already.
     DuplicateTable,
     /// `42P16`: a table definition that cannot be.
     InvalidTableDefinition,
+    /// `42P10`: columns that no unique constraint has, or that cannot be meant here.
+    InvalidColumnReference,
+    /// `428C9`: a value for a column whose values are always generated.
+    GeneratedAlways,
+    /// `42830`: a foreign key whose columns do not fit those it refers to.
+    InvalidForeignKey,
     /// `0A000`: known, but not built.
     FeatureNotSupported,
+    /// `08P01`: a message that does not fit the one before, as too few parameters.
+    ProtocolViolation,
     /// `53100`: the disk is full.
     DiskFull,
     /// `53200`: a memory budget is exhausted.
@@ -107,6 +133,8 @@ pub enum SqlState {
     ObjectInUse,
     /// `55P03`: a row is locked by another transaction.
     LockNotAvailable,
+    /// `57014`: cancelled, by the client or by `statement_timeout`.
+    QueryCanceled,
     /// `57P03`: closed.
     CannotConnectNow,
     /// `58030`: the operating system refused a file operation.
@@ -124,6 +152,7 @@ impl SqlState {
         match self {
             SqlState::DataException => "22000",
             SqlState::StringTooLong => "22001",
+            SqlState::CardinalityViolation => "21000",
             SqlState::NumericOutOfRange => "22003",
             SqlState::InvalidDatetime => "22007",
             SqlState::DatetimeOutOfRange => "22008",
@@ -133,13 +162,18 @@ impl SqlState {
             SqlState::InvalidEscape => "22025",
             SqlState::DivisionByZero => "22012",
             SqlState::InvalidParameter => "22023",
+            SqlState::UndefinedPrepared => "26000",
+            SqlState::SequenceLimit => "2200H",
             SqlState::InvalidText => "22P02",
             SqlState::NotNullViolation => "23502",
+            SqlState::ForeignKeyViolation => "23503",
             SqlState::UniqueViolation => "23505",
+            SqlState::CheckViolation => "23514",
             SqlState::ActiveTransaction => "25001",
             SqlState::ReadOnlyTransaction => "25006",
             SqlState::NoActiveTransaction => "25P01",
             SqlState::FailedTransaction => "25P02",
+            SqlState::IdleInTransaction => "25P03",
             SqlState::DependentObjects => "2BP01",
             SqlState::InvalidSavepoint => "3B001",
             SqlState::UndefinedSchema => "3F000",
@@ -152,19 +186,27 @@ impl SqlState {
             SqlState::AmbiguousColumn => "42702",
             SqlState::UndefinedColumn => "42703",
             SqlState::UndefinedObject => "42704",
+            SqlState::DuplicateObject => "42710",
             SqlState::DatatypeMismatch => "42804",
+            SqlState::WrongObjectType => "42809",
             SqlState::UndefinedFunction => "42883",
             SqlState::UndefinedTable => "42P01",
             SqlState::DuplicateSchema => "42P06",
+            SqlState::DuplicatePrepared => "42P05",
             SqlState::DuplicateTable => "42P07",
             SqlState::InvalidTableDefinition => "42P16",
+            SqlState::InvalidColumnReference => "42P10",
+            SqlState::GeneratedAlways => "428C9",
+            SqlState::InvalidForeignKey => "42830",
             SqlState::FeatureNotSupported => "0A000",
+            SqlState::ProtocolViolation => "08P01",
             SqlState::DiskFull => "53100",
             SqlState::OutOfMemory => "53200",
             SqlState::StatementTooComplex => "54001",
             SqlState::NotInPrerequisiteState => "55000",
             SqlState::ObjectInUse => "55006",
             SqlState::LockNotAvailable => "55P03",
+            SqlState::QueryCanceled => "57014",
             SqlState::CannotConnectNow => "57P03",
             SqlState::IoError => "58030",
             SqlState::Internal => "XX000",

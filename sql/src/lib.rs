@@ -34,6 +34,9 @@ mod ddl;
 mod dml;
 mod settings;
 
+mod prepared;
+mod sequences;
+
 mod bulk;
 mod embed;
 mod pool;
@@ -45,6 +48,7 @@ pub use bulk::BulkWriter;
 pub use catalog::store::{CATALOG_TABLE, TableDefinition, table_definition};
 pub use engine::{Background, Engine, EngineOptions};
 pub use error::{Error, Result, SqlState};
+pub use prepared::Prepared;
 pub use query::Rows;
 pub use session::{ScanCounters, Session, StatementResult};
 pub use statement::{Statement, parse_script};

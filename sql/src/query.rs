@@ -4,12 +4,15 @@
 //! it are put. That copy clones the function tables, which is some tens of microseconds: fine for queries, and the
 //! reason that statements on single keys should one day not come this way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
+use datafusion::datasource::MemTable;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -20,13 +23,18 @@ use futures::{StreamExt, TryStreamExt};
 use strata_olap::scan::BoundView;
 use strata_oltp::key::table_range;
 use strata_oltp::txn::{Isolation, Transaction};
+use tokio::time::Instant;
 
 use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
+use crate::catalog::view::View;
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
 use crate::dependencies::forget_keys;
+use crate::dml::Frames;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 use crate::expr::spelling::respell;
+use crate::sequences;
+use crate::statement::parse_own;
 use crate::system;
 
 /// Rows of a running query. Dropping it stops the query.
@@ -37,6 +45,12 @@ pub struct Rows {
 impl Rows {
     pub(crate) fn new(stream: SendableRecordBatchStream) -> Rows {
         Rows { stream }
+    }
+
+    /// Rows in memory.
+    pub(crate) fn of(schema: SchemaRef, batches: Vec<RecordBatch>) -> Rows {
+        let stream = futures::stream::iter(batches.into_iter().map(Ok));
+        Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
     }
 
     /// Names and types of the columns.
@@ -67,6 +81,19 @@ impl Rows {
         self.stream
     }
 
+    /// The same rows, as long as they come before `deadline`.
+    pub(crate) fn until(self, deadline: Instant) -> Rows {
+        let schema = self.stream.schema();
+        let stream = futures::stream::unfold(Some(self.stream), move |stream| async move {
+            let mut stream = stream?;
+            match tokio::time::timeout_at(deadline, stream.next()).await {
+                Ok(batch) => batch.map(|batch| (batch, Some(stream))),
+                Err(_) => Some((Err(timed_out().into()), None)),
+            }
+        });
+        Rows { stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)) }
+    }
+
     /// The same rows; the first error also sets `failed`.
     pub(crate) fn reporting_to(self, failed: Arc<AtomicBool>) -> Rows {
         let schema = self.stream.schema();
@@ -81,6 +108,26 @@ impl std::fmt::Debug for Rows {
     }
 }
 
+/// 57014 for a statement that took too long.
+pub(crate) fn timed_out() -> Error {
+    Error::new(SqlState::QueryCanceled, "the statement took longer than statement_timeout allows")
+        .with_hint("SET statement_timeout to more, or to 0 for no limit")
+}
+
+/// What a name in FROM means.
+enum Relation {
+    Table(Arc<Table>),
+    View(Arc<View>),
+}
+
+fn tables_of(frames: Frames) -> Result<BTreeMap<String, Arc<dyn TableProvider>>> {
+    let table = |(name, batches): (String, Vec<RecordBatch>)| {
+        let schema = batches.first().map(RecordBatch::schema).unwrap_or_else(|| Arc::new(Schema::empty()));
+        Ok((name, Arc::new(MemTable::try_new(schema, vec![batches])?) as Arc<dyn TableProvider>))
+    };
+    frames.into_iter().map(table).collect()
+}
+
 /// Everything a statement reads with: a snapshot, its names, and DataFusion bound to both.
 pub(crate) struct Reader {
     state: SessionState,
@@ -88,15 +135,26 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Binds a copy of `base` to `view` and `catalog`.
-    pub(crate) fn new(base: &SessionState, engine: &Engine, catalog: &Arc<Catalog>, view: BoundView) -> Reader {
+    /// Binds a copy of `base` to `view` and `catalog`, and to rows that only this statement knows.
+    ///
+    /// # Errors
+    /// Frames whose batches differ in shape.
+    pub(crate) fn new(
+        base: &SessionState,
+        engine: &Engine,
+        catalog: &Arc<Catalog>,
+        view: BoundView,
+        frames: Frames,
+    ) -> Result<Reader> {
         let mut state = base.clone();
         let (catalog, snapshot) = (Arc::clone(catalog), view.snapshot().clone());
-        let names = Names::Fixed { engine: engine.clone(), catalog: Arc::clone(&catalog), snapshot };
+        let frames = Arc::new(tables_of(frames)?);
+        let names = Names::Fixed { engine: engine.clone(), catalog: Arc::clone(&catalog), snapshot, frames };
         state.config_mut().set_extension(Arc::new(view));
         state.register_catalog_list(Arc::new(Catalogs(names)));
         state.mark_start_execution();
-        Reader { state, catalog }
+        sequences::register(&mut state, engine, &catalog)?;
+        Ok(Reader { state, catalog })
     }
 
     /// Tells `txn`, if its commit will be checked for what it read, that it reads every table of `query` whole, and that
@@ -108,16 +166,23 @@ impl Reader {
         if txn.options().isolation != Isolation::Serializable || txn.options().read_only {
             return Ok(());
         }
-        let statement = DfStatement::Statement(Box::new(query.clone()));
         let mut reads_catalog = false;
-        for reference in self.state.resolve_table_references(&statement)? {
-            match self.check_reference(&reference)? {
-                Some(table) => {
-                    store::pin_table(txn, &table)?;
-                    let keys = table_range(table.id());
-                    txn.note_range(table.id(), &keys.start..&keys.end);
+        let mut open = vec![query.clone()];
+        while let Some(next) = open.pop() {
+            let statement = DfStatement::Statement(Box::new(next));
+            for reference in self.state.resolve_table_references(&statement)? {
+                match self.check_reference(&reference)? {
+                    Some(Relation::Table(table)) => {
+                        store::pin_table(txn, &table)?;
+                        let keys = table_range(table.id());
+                        txn.note_range(table.id(), &keys.start..&keys.end);
+                    }
+                    Some(Relation::View(view)) => {
+                        reads_catalog = true;
+                        open.push(parse_own(&view.query)?);
+                    }
+                    None => reads_catalog = true,
                 }
-                None => reads_catalog = true,
             }
         }
         if reads_catalog {
@@ -139,9 +204,9 @@ impl Reader {
         Ok(forget_keys(self.state.statement_to_plan(statement).await?)?)
     }
 
-    /// The table that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error, with the
-    /// nearest name, before DataFusion words its own.
-    fn check_reference(&self, reference: &TableReference) -> Result<Option<Arc<Table>>> {
+    /// The table or view that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error,
+    /// with the nearest name, before DataFusion words its own.
+    fn check_reference(&self, reference: &TableReference) -> Result<Option<Relation>> {
         let parts: Vec<String> = [reference.catalog(), reference.schema(), Some(reference.table())]
             .into_iter()
             .flatten()
@@ -155,7 +220,10 @@ impl Reader {
             INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(None),
             SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(None),
             SYSTEM_SCHEMA => Err(Error::undefined_table(&name.to_string(), system::TABLE_NAMES)),
-            _ => self.catalog.table(&name).map(|table| Some(Arc::clone(table))),
+            _ => match self.catalog.find_view(&name) {
+                Some(view) => Ok(Some(Relation::View(Arc::clone(view)))),
+                None => self.catalog.table(&name).map(|table| Some(Relation::Table(Arc::clone(table)))),
+            },
         }
     }
 

@@ -5,30 +5,37 @@
 //! ROLLBACK, or ROLLBACK TO a savepoint, is taken after it.
 
 mod open;
+mod show;
+mod work;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::record_batch::RecordBatch;
+use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::displayable;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast;
 use strata_olap::scan::{BoundView, ScanCounters as Counters};
 use strata_oltp::commit::Durability;
-use strata_oltp::txn::{Transaction, TransactionOptions};
+use strata_oltp::txn::{Isolation, Transaction, TransactionOptions};
+use tokio::time::Instant;
 
-use crate::bulk;
 use crate::call;
-use crate::catalog::TableName;
 use crate::ddl;
-use crate::dml::{self, change, insert, view_of};
+use crate::dml::{Frames, change, insert, lock, view_of};
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
-use crate::query::{Reader, Rows};
-use crate::settings;
-use crate::statement::{Kind, Statement, parse_script};
+use crate::prepared::{self, Prepared};
+use crate::query::{Reader, Rows, timed_out};
+use crate::sequences::LastNumbers;
+use crate::settings::{self, Settings};
+use crate::statement::{Kind, Statement, parse_script, with_modes};
 use open::Open;
+use work::Work;
+
+pub(crate) use work::by_name;
 
 /// How often a statement outside a transaction is run again after losing against a concurrent commit. Each loss means
 /// that another commit succeeded, so the sum of all work goes on.
@@ -81,6 +88,8 @@ pub struct ScanCounters {
     pub run_rows: u64,
     /// From column segments.
     pub segment_rows: u64,
+    /// Found one by one, by primary key or through an index, wherever they lay.
+    pub key_rows: u64,
 }
 
 /// One client of an [`Engine`]. Needs a tokio runtime; dropping it rolls back.
@@ -100,14 +109,21 @@ pub struct ScanCounters {
 pub struct Session {
     engine: Engine,
     base: SessionState,
-    durability: Durability,
+    settings: Settings,
     open: Option<Open>,
     counters: Arc<Counters>,
+    prepared: HashMap<String, Prepared>,
+    /// When the last statement ended.
+    idle_since: Instant,
 }
 
 impl Session {
     pub(crate) fn new(engine: Engine, base: SessionState, durability: Durability) -> Session {
-        Session { engine, base, durability, open: None, counters: Arc::new(Counters::default()) }
+        let mut base = base;
+        base.config_mut().set_extension(Arc::new(LastNumbers::default()));
+        let (settings, counters) = (Settings::new(durability), Arc::new(Counters::default()));
+        let prepared = HashMap::new();
+        Session { engine, base, settings, open: None, counters, prepared, idle_since: Instant::now() }
     }
 
     /// Runs the statements of a script, one after the other, and reads all of their rows into memory. Ends with the
@@ -133,7 +149,7 @@ impl Session {
     /// 42601 if it is not one such statement; otherwise the statement's.
     pub async fn query(&mut self, sql: &str) -> Result<Rows> {
         let statement = single(sql)?;
-        if !statement.is_query() {
+        if !statement.yields_rows() {
             return Err(Error::new(SqlState::Syntax, "the statement yields no rows").with_hint("use execute"));
         }
         let result = self.run(&statement).await?;
@@ -145,8 +161,45 @@ impl Session {
     /// # Errors
     /// The statement's. In a transaction, an error fails the transaction.
     pub async fn run(&mut self, statement: &Statement) -> Result<StatementResult> {
+        let was_open = self.open.is_some();
+        self.expire_idle();
+        if was_open && self.open.is_none() {
+            return Err(Error::new(
+                SqlState::IdleInTransaction,
+                "the transaction waited too long for its next statement",
+            )
+            .with_detail("it was rolled back")
+            .with_hint("see idle_in_transaction_session_timeout"));
+        }
+        let timeout = self.settings().statement_timeout;
+        let result = if timeout.is_zero() {
+            self.run_now(statement).await
+        } else {
+            let deadline = Instant::now() + timeout;
+            match tokio::time::timeout_at(deadline, self.run_now(statement)).await {
+                Ok(Ok(StatementResult::Rows(rows))) => {
+                    let rows = rows.until(deadline);
+                    Ok(StatementResult::Rows(match &self.open {
+                        Some(open) => rows.reporting_to(Arc::clone(&open.failed)),
+                        None => rows,
+                    }))
+                }
+                Ok(other) => other,
+                Err(_) => {
+                    if let Some(open) = &self.open {
+                        open.failed.store(true, Ordering::Release);
+                    }
+                    Err(timed_out())
+                }
+            }
+        };
+        self.idle_since = Instant::now();
+        result
+    }
+
+    async fn run_now(&mut self, statement: &Statement) -> Result<StatementResult> {
         match &statement.kind {
-            Kind::Begin(options) => self.begin(options),
+            Kind::Begin(modes) => self.begin(modes),
             Kind::Commit => self.commit().await,
             Kind::Rollback => self.rollback(),
             Kind::RollbackTo(name) => {
@@ -155,6 +208,24 @@ impl Session {
             }
             _ => self.run_within(statement).await,
         }
+    }
+
+    /// Parses one statement, in which `$1`, `$2`, … stand for parameters, to be run many times.
+    ///
+    /// # Errors
+    /// 42601 if it is not one statement.
+    pub fn prepare(&self, sql: &str) -> Result<Prepared> {
+        Prepared::new(single(sql)?, Vec::new())
+    }
+
+    /// [`Session::run`] of a prepared statement, with `parameters` in place of `$1`, `$2`, ….
+    ///
+    /// # Errors
+    /// 08P01 for another number of parameters; the statement's.
+    pub async fn run_prepared(&mut self, prepared: &Prepared, parameters: &[ScalarValue]) -> Result<StatementResult> {
+        let parameters = parameters.iter().map(prepared::literal).collect::<Result<Vec<_>>>()?;
+        let statement = prepared.bind(&parameters)?;
+        self.run(&statement).await
     }
 
     /// Inserts the rows of `batch` into `table`, columns matched by name, in the open transaction or one of its own.
@@ -185,6 +256,7 @@ impl Session {
             memtable_rows: self.counters.memtable_rows(),
             run_rows: self.counters.run_rows(),
             segment_rows: self.counters.segment_rows(),
+            key_rows: self.counters.key_rows(),
         }
     }
 
@@ -202,13 +274,36 @@ impl Session {
 
     /// What later commits survive.
     pub fn set_durability(&mut self, durability: Durability) {
-        self.durability = durability;
+        self.settings.durability = durability;
     }
 
     /// What later commits survive.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.durability
+        self.settings().durability
+    }
+
+    /// What is in force: the transaction's own settings, if it has any.
+    fn settings(&self) -> &Settings {
+        self.open.as_ref().and_then(|open| open.local.as_ref()).unwrap_or(&self.settings)
+    }
+
+    /// Rolls an open transaction back that has waited for its next statement for longer than
+    /// `idle_in_transaction_session_timeout` allows, and returns when it would: for whoever serves the session. Without
+    /// it, the next statement does.
+    pub fn expire_idle(&mut self) -> Option<Instant> {
+        let timeout = self.settings().idle_in_transaction_timeout;
+        if self.open.is_none() || timeout.is_zero() {
+            return None;
+        }
+        let deadline = self.idle_since + timeout;
+        if Instant::now() >= deadline {
+            if let Some(Open { before, .. }) = self.open.take() {
+                self.settings = before;
+            }
+            return None;
+        }
+        Some(deadline)
     }
 
     /// The engine.
@@ -217,27 +312,40 @@ impl Session {
         &self.engine
     }
 
-    fn begin(&mut self, options: &TransactionOptions) -> Result<StatementResult> {
+    fn begin(&mut self, modes: &[ast::TransactionMode]) -> Result<StatementResult> {
         if self.open.is_some() {
             return Err(Error::new(SqlState::ActiveTransaction, "a transaction is open already")
                 .with_hint("COMMIT or ROLLBACK it first; SAVEPOINT marks a point within it"));
         }
-        self.open = Some(Open::new(&self.engine, options)?);
+        let options = with_modes(self.settings.transaction(), modes);
+        self.open = Some(Open::new(&self.engine, &options, &self.settings)?);
         Ok(StatementResult::done("BEGIN"))
     }
 
     async fn commit(&mut self) -> Result<StatementResult> {
-        let Some(open) = self.open.take() else { return Err(no_transaction()) };
+        let Some(mut open) = self.open.take() else { return Err(no_transaction()) };
         if open.has_failed() {
+            self.settings = open.before;
             // As in PostgreSQL, COMMIT of a failed transaction ends it and says that it was rolled back.
             return Ok(StatementResult::done("ROLLBACK"));
         }
-        commit(&self.engine, open, self.durability).await?;
-        Ok(StatementResult::done("COMMIT"))
+        let durability = open.local.as_ref().unwrap_or(&self.settings).durability;
+        let before = open.before.clone();
+        let settled = open.settle(&self.engine, &self.base, &mut self.counters).await;
+        let committed = match settled {
+            Ok(()) => commit(&self.engine, open, durability).await,
+            Err(error) => Err(error),
+        };
+        if committed.is_err() {
+            self.settings = before;
+        }
+        committed.map(|()| StatementResult::done("COMMIT"))
     }
 
     fn rollback(&mut self) -> Result<StatementResult> {
-        self.open.take().map(|_| StatementResult::done("ROLLBACK")).ok_or_else(no_transaction)
+        let open = self.open.take().ok_or_else(no_transaction)?;
+        self.settings = open.before;
+        Ok(StatementResult::done("ROLLBACK"))
     }
 
     fn opened(&mut self) -> Result<&mut Open> {
@@ -263,6 +371,11 @@ impl Session {
     }
 
     async fn dispatch(&mut self, statement: &Statement) -> Result<StatementResult> {
+        if let (Kind::Ddl(ddl), None) = (&statement.kind, &self.open)
+            && let ast::Statement::CreateIndex(create) = ddl.as_ref()
+        {
+            return self.create_index(create).await;
+        }
         match &statement.kind {
             Kind::Query(_) => self.start_query(statement.kind.clone()).await,
             Kind::Savepoint(name) => {
@@ -280,10 +393,105 @@ impl Session {
                 Ok(StatementResult::done("CALL"))
             }
             Kind::Set(set) => {
-                settings::apply(set, &mut self.durability, &mut self.base)?;
+                settings::changes(set)?.iter().try_for_each(|change| self.set(change))?;
                 Ok(StatementResult::done("SET"))
             }
+            Kind::SetTransaction(modes) => {
+                self.set_transaction(modes)?;
+                Ok(StatementResult::done("SET"))
+            }
+            Kind::Show(words) => self.show(words).map(StatementResult::Rows),
+            Kind::Prepare { name, types, text, kind } => {
+                let prepared = Prepared::new(Statement::of(text.clone(), kind.as_ref().clone()), types.clone())?;
+                if self.prepared.contains_key(name) {
+                    let message = format!("prepared statement {name} already exists");
+                    return Err(Error::new(SqlState::DuplicatePrepared, message).with_hint("DEALLOCATE it first"));
+                }
+                self.prepared.insert(name.clone(), prepared);
+                Ok(StatementResult::done("PREPARE"))
+            }
+            Kind::Execute { name, parameters } => {
+                let prepared = self.prepared.get(name).ok_or_else(|| undefined_prepared(name))?;
+                let statement = prepared.bind(parameters)?;
+                Box::pin(self.dispatch(&statement)).await
+            }
+            Kind::Deallocate(name) if name == "all" => {
+                self.prepared.clear();
+                Ok(StatementResult::done("DEALLOCATE ALL"))
+            }
+            Kind::Deallocate(name) => {
+                self.prepared.remove(name).ok_or_else(|| undefined_prepared(name))?;
+                Ok(StatementResult::done("DEALLOCATE"))
+            }
             kind => self.write(&Work::Statement(kind)).await,
+        }
+    }
+
+    fn set(&mut self, change: &settings::Change) -> Result<()> {
+        if let Some(option) = change.name.strip_prefix("datafusion.") {
+            return self.set_datafusion(option, change);
+        }
+        if let Some(open) = &mut self.open {
+            let local = open.local.get_or_insert_with(|| self.settings.clone());
+            settings::apply(local, change)?;
+        } else if change.is_local {
+            return Err(no_transaction());
+        }
+        if !change.is_local {
+            settings::apply(&mut self.settings, change)?;
+        }
+        Ok(())
+    }
+
+    fn set_datafusion(&mut self, option: &str, change: &settings::Change) -> Result<()> {
+        // These decide what names and constants mean, for every statement of ours too.
+        if matches!(option, "catalog.default_catalog" | "catalog.default_schema" | "sql_parser.dialect") {
+            let message = format!("setting {} cannot be changed", change.name);
+            return Err(Error::new(SqlState::InvalidParameter, message));
+        }
+        let options = self.base.config_mut().options_mut();
+        match &change.value {
+            Some(value) => Ok(options.set(&change.name, value)?),
+            None => Err(Error::unsupported(format!("RESET of {}", change.name)).with_hint("SET it to what it was")),
+        }
+    }
+
+    /// SET TRANSACTION: begins the transaction anew, which has done nothing yet.
+    fn set_transaction(&mut self, modes: &[ast::TransactionMode]) -> Result<()> {
+        let open = self.opened()?;
+        if !open.is_untouched() {
+            return Err(Error::new(SqlState::ActiveTransaction, "the transaction has run statements already")
+                .with_hint("SET TRANSACTION comes first; or say it in BEGIN"));
+        }
+        let options = with_modes(*open.txn.options(), modes);
+        let begun = Open::new(&self.engine, &options, &self.settings)?;
+        self.open = Some(begun);
+        Ok(())
+    }
+
+    fn show(&self, words: &[String]) -> Result<Rows> {
+        let name = words.join(if words.first().is_some_and(|word| word == "transaction") { " " } else { "." });
+        match name.as_str() {
+            "all" => show::all(&settings::all(self.settings())),
+            "transaction_isolation" | "transaction isolation.level" | "transaction isolation level" => {
+                let open = self.open.as_ref().map(|open| open.txn.options().isolation);
+                let name = settings::isolation_name(open.unwrap_or(self.settings().isolation));
+                show::one("transaction_isolation", name)
+            }
+            "transaction_read_only" => {
+                let open = self.open.as_ref().map(|open| open.txn.options().read_only);
+                show::one(&name, if open.unwrap_or(self.settings().read_only) { "on" } else { "off" })
+            }
+            "time.zone" => show::one("timezone", "UTC"),
+            option if option.starts_with("datafusion.") => {
+                let entries = self.base.config_options().entries();
+                let found = entries
+                    .iter()
+                    .find(|entry| entry.key == option)
+                    .ok_or_else(|| Error::new(SqlState::UndefinedObject, format!("setting {option} does not exist")))?;
+                show::one(option, found.value.as_deref().unwrap_or_default())
+            }
+            _ => show::one(&name, &settings::show(self.settings(), &name)?),
         }
     }
 
@@ -297,13 +505,23 @@ impl Session {
             }
         };
         self.counters = Arc::clone(view.counters());
-        Ok(Reader::new(&self.base, &self.engine, &catalog, view))
+        Reader::new(&self.base, &self.engine, &catalog, view, Frames::new())
     }
 
     async fn start_query(&mut self, kind: Kind) -> Result<StatementResult> {
         let query = self.explained(kind)?;
+        let query = match (&query, &mut self.open) {
+            (ast::Statement::Query(locking), Some(open)) if lock::asks(&query) && !open.txn.options().read_only => {
+                open.touch();
+                let mut context = open.context(&self.engine, &self.base, &mut self.counters);
+                return Ok(StatementResult::Rows(lock::run(&mut context, locking).await?));
+            }
+            // Outside of a transaction they would be released at once.
+            _ => lock::without(query),
+        };
         let reader = self.reader()?;
         if let Some(open) = &mut self.open {
+            open.touch();
             open.txn.check_age()?;
             reader.note(&mut open.txn, &query)?;
         }
@@ -356,21 +574,58 @@ impl Session {
         }
         let mut attempt = 0;
         loop {
-            let mut open = Open::new(&self.engine, &TransactionOptions::default())?;
-            let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
-            match commit(&self.engine, open, self.durability).await {
+            match self.write_once(work).await {
                 Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
-                other => return other.map(|()| result),
+                other => return other,
             }
         }
+    }
+
+    async fn write_once(&mut self, work: &Work<'_>) -> Result<StatementResult> {
+        if self.settings.read_only {
+            return Err(read_only());
+        }
+        let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
+        let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
+        open.settle(&self.engine, &self.base, &mut self.counters).await?;
+        commit(&self.engine, open, self.settings.durability).await?;
+        Ok(result)
+    }
+
+    /// Options of the transaction of a single statement: alone, it is serializable whatever its level.
+    fn own_transaction(&self) -> TransactionOptions {
+        TransactionOptions { isolation: Isolation::Snapshot, ..self.settings.transaction() }
+    }
+
+    /// CREATE INDEX outside of a transaction: built while others write.
+    async fn create_index(&mut self, create: &ast::CreateIndex) -> Result<StatementResult> {
+        let mut attempt = 0;
+        let declared = loop {
+            let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
+            let declared = {
+                let mut context = open.context(&self.engine, &self.base, &mut self.counters);
+                ddl::declare(&mut context, create, true)?
+            };
+            match commit(&self.engine, open, self.settings.durability).await {
+                Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
+                other => break other.map(|()| declared)?,
+            }
+        };
+        let Some((table, id)) = declared else { return Ok(StatementResult::done("CREATE INDEX")) };
+        if let Err(error) = ddl::build_online(&self.engine, &self.base, &table, id).await {
+            let engine = self.engine.clone();
+            blocking(move || ddl::abandon(&engine, &table, id)).await?;
+            return Err(error);
+        }
+        Ok(StatementResult::done("CREATE INDEX"))
     }
 
     /// Within a transaction a statement that fails leaves nothing behind.
     async fn write_in(&mut self, open: &mut Open, work: &Work<'_>) -> Result<StatementResult> {
         if open.txn.options().read_only {
-            return Err(Error::new(SqlState::ReadOnlyTransaction, "the transaction is READ ONLY")
-                .with_hint("BEGIN without READ ONLY to write"));
+            return Err(read_only());
         }
+        open.touch();
         let before = open.txn.savepoint();
         let (catalog, effects) = (Arc::clone(&open.catalog), open.effects.clone());
         let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await;
@@ -380,42 +635,6 @@ impl Session {
         }
         open.txn.release(before);
         result
-    }
-}
-
-/// Something that writes.
-enum Work<'a> {
-    Statement(&'a Kind),
-    Append(&'a [String], &'a RecordBatch),
-}
-
-impl Open {
-    async fn apply(
-        &mut self,
-        engine: &Engine,
-        base: &SessionState,
-        counters: &mut Arc<Counters>,
-        work: &Work<'_>,
-    ) -> Result<StatementResult> {
-        if let Work::Statement(Kind::Ddl(statement)) = work {
-            let tag = ddl::run(statement, engine.db(), &mut self.txn, &mut self.catalog, &mut self.effects)?;
-            return Ok(StatementResult::done(tag));
-        }
-        *counters = Arc::new(Counters::default());
-        let (txn, catalog) = (&mut self.txn, &self.catalog);
-        let mut context = dml::Context { engine, base, catalog, txn, counters };
-        let (tag, count) = match work {
-            Work::Statement(Kind::Insert(insert)) => ("INSERT", insert::run(&mut context, insert).await?),
-            Work::Statement(Kind::InsertJson(insert)) => ("INSERT", insert::run_json(&mut context, insert)?),
-            Work::Statement(Kind::Update(update)) => ("UPDATE", change::update(&mut context, update).await?),
-            Work::Statement(Kind::Delete(delete)) => ("DELETE", change::delete(&mut context, delete).await?),
-            Work::Statement(other) => return Err(Error::internal(format!("{other:?} does not write"))),
-            Work::Append(parts, batch) => {
-                let table = context.target(parts)?;
-                ("INSERT", bulk::insert(engine, context.txn, &table, batch)?)
-            }
-        };
-        Ok(StatementResult::Affected { tag, count: Some(count) })
     }
 }
 
@@ -444,8 +663,8 @@ fn commit_now(txn: Transaction, durability: Durability) -> strata_oltp::Result<(
 /// A conflict names its table by number; people know it by name.
 fn name_table(error: strata_oltp::Error, catalog: &crate::catalog::Catalog) -> Error {
     let strata_oltp::Error::Conflict { table, .. } = &error else { return Error::from(error) };
-    let name = match catalog.find_id(*table) {
-        Some(table) => TableName { schema: table.schema_name.clone(), table: table.name.clone() }.to_string(),
+    let name = match catalog.owner_of(*table) {
+        Some(table) => table.qualified_name().to_string(),
         None => "the catalog".to_owned(),
     };
     Error::new(SqlState::SerializationFailure, format!("a concurrent transaction changed a row of {name} first"))
@@ -454,11 +673,20 @@ fn name_table(error: strata_oltp::Error, catalog: &crate::catalog::Catalog) -> E
 }
 
 /// Runs `work` where blocking is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Error::internal(format!("a blocking task ended early: {error}"))),
     }
+}
+
+fn undefined_prepared(name: &str) -> Error {
+    Error::new(SqlState::UndefinedPrepared, format!("prepared statement {name} does not exist"))
+        .with_hint("PREPARE it first")
+}
+
+fn read_only() -> Error {
+    Error::new(SqlState::ReadOnlyTransaction, "the transaction is READ ONLY").with_hint("BEGIN READ WRITE to write")
 }
 
 fn no_transaction() -> Error {
@@ -476,7 +704,5 @@ fn single(sql: &str) -> Result<Statement> {
 /// The same rows, read to their end.
 async fn in_memory(rows: Rows) -> Result<Rows> {
     let schema = rows.schema();
-    let batches = rows.collect().await?;
-    let stream = futures::stream::iter(batches.into_iter().map(Ok));
-    Ok(Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream))))
+    Ok(Rows::of(schema, rows.collect().await?))
 }

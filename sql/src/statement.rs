@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use strata_oltp::txn::{Isolation, TransactionOptions};
 
 use crate::error::{Error, Result, SqlState, parser_message};
+use crate::expr::spelling::respell;
 use json::JsonInsert;
 use script::{Piece, split};
 
@@ -39,11 +40,15 @@ pub(crate) enum Kind {
     InsertJson(JsonInsert),
     Update(Box<ast::Update>),
     Delete(Box<ast::Delete>),
-    /// CREATE and DROP of tables and schemas.
+    Merge(Box<ast::Merge>),
+    /// CREATE and DROP of everything, TRUNCATE, COMMENT, ANALYZE.
     Ddl(Box<ast::Statement>),
     /// `CALL strata.…`.
     Call(Box<ast::Function>),
-    Begin(TransactionOptions),
+    /// BEGIN, with what it says of the transaction.
+    Begin(Vec<ast::TransactionMode>),
+    /// SET TRANSACTION, before the transaction has done anything.
+    SetTransaction(Vec<ast::TransactionMode>),
     Commit,
     Rollback,
     Savepoint(String),
@@ -51,9 +56,28 @@ pub(crate) enum Kind {
     Release(String),
     /// SET and RESET.
     Set(Box<ast::Statement>),
+    /// SHOW: the words after it.
+    Show(Vec<String>),
+    Prepare {
+        name: String,
+        types: Vec<ast::DataType>,
+        /// The statement's own text.
+        text: String,
+        kind: Box<Kind>,
+    },
+    Execute {
+        name: String,
+        parameters: Vec<ast::Expr>,
+    },
+    /// The name, or `all`.
+    Deallocate(String),
 }
 
 impl Statement {
+    pub(crate) fn of(text: String, kind: Kind) -> Statement {
+        Statement { text, kind }
+    }
+
     /// The statement's text, without the semicolon.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -64,6 +88,19 @@ impl Statement {
     #[must_use]
     pub fn is_query(&self) -> bool {
         matches!(self.kind, Kind::Query(_))
+    }
+
+    /// Whether the statement yields rows: a query, or a write with RETURNING.
+    #[must_use]
+    pub fn yields_rows(&self) -> bool {
+        match &self.kind {
+            // What EXECUTE yields is the prepared statement's affair.
+            Kind::Query(_) | Kind::Show(_) | Kind::Execute { .. } => true,
+            Kind::Insert(insert) => insert.returning.is_some(),
+            Kind::Update(update) => update.returning.is_some(),
+            Kind::Delete(delete) => delete.returning.is_some(),
+            _ => false,
+        }
     }
 
     /// Whether the statement begins or ends a transaction or handles a savepoint.
@@ -150,24 +187,79 @@ pub(crate) fn parse_own(text: &str) -> Result<ast::Statement> {
     parse_at(text)?.ok_or_else(|| Error::internal("an empty statement of our own"))
 }
 
+/// Parses the name of a type.
+pub(crate) fn parse_type(name: &str) -> Result<ast::DataType> {
+    match parse_expression(&format!("CAST(NULL AS {name})"))? {
+        ast::Expr::Cast { data_type, .. } => Ok(data_type),
+        _ => Err(Error::internal(format!("{name} is no type"))),
+    }
+}
+
+/// Parses an expression that the catalog stores.
+pub(crate) fn parse_expression(text: &str) -> Result<ast::Expr> {
+    only_expression(parse_own(&format!("SELECT {text}"))?, text)
+}
+
+/// Parses an expression that the catalog stores, for planning.
+pub(crate) fn parse_respelled(text: &str) -> Result<ast::Expr> {
+    let mut statement = parse_own(&format!("SELECT {text}"))?;
+    respell(&mut statement)?;
+    only_expression(statement, text)
+}
+
+fn only_expression(statement: ast::Statement, text: &str) -> Result<ast::Expr> {
+    let ast::Statement::Query(query) = statement else {
+        return Err(Error::internal("an expression that is no query"));
+    };
+    match query.body.as_ref() {
+        ast::SetExpr::Select(select) => match select.projection.as_slice() {
+            [ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. }] => Ok(expr.clone()),
+            _ => Err(Error::internal(format!("{text} is not one expression"))),
+        },
+        _ => Err(Error::internal(format!("{text} is not an expression"))),
+    }
+}
+
 fn classify(statement: ast::Statement) -> Result<Kind> {
     use ast::Statement as Sql;
     Ok(match statement {
         Sql::Query(_) | Sql::ExplainTable { .. } | Sql::ShowTables { .. } | Sql::ShowColumns { .. } => {
             Kind::Query(Box::new(statement))
         }
-        Sql::Explain { .. } | Sql::ShowVariable { .. } => Kind::Query(Box::new(statement)),
+        Sql::Explain { .. } => Kind::Query(Box::new(statement)),
+        Sql::ShowVariable { variable } => Kind::Show(variable.iter().map(identifier).collect()),
         Sql::Insert(insert) => Kind::Insert(Box::new(insert)),
         Sql::Update(update) => Kind::Update(Box::new(update)),
         Sql::Delete(delete) => Kind::Delete(Box::new(delete)),
-        Sql::CreateTable(_) | Sql::CreateSchema { .. } | Sql::Drop { .. } => Kind::Ddl(Box::new(statement)),
+        Sql::CreateTable(_)
+        | Sql::CreateIndex(_)
+        | Sql::CreateView(_)
+        | Sql::CreateSequence { .. }
+        | Sql::CreateSchema { .. }
+        | Sql::Drop { .. }
+        | Sql::Truncate(_)
+        | Sql::Comment { .. }
+        | Sql::Analyze(_) => Kind::Ddl(Box::new(statement)),
+        Sql::Merge(merge) => Kind::Merge(Box::new(merge)),
         Sql::Call(function) => Kind::Call(Box::new(function)),
-        Sql::StartTransaction { modes, statements, exception: None, .. } if statements.is_empty() => begin(&modes),
+        Sql::StartTransaction { modes, statements, exception: None, .. } if statements.is_empty() => Kind::Begin(modes),
         Sql::Commit { chain: false, .. } => Kind::Commit,
         Sql::Rollback { chain: false, savepoint: None } => Kind::Rollback,
         Sql::Rollback { chain: false, savepoint: Some(name) } => Kind::RollbackTo(identifier(&name)),
         Sql::Savepoint { name } => Kind::Savepoint(identifier(&name)),
         Sql::ReleaseSavepoint { name } => Kind::Release(identifier(&name)),
+        Sql::Prepare { name, data_types, statement } => {
+            let text = statement.to_string();
+            let kind = Box::new(classify(*statement)?);
+            Kind::Prepare { name: identifier(&name), types: data_types, text, kind }
+        }
+        Sql::Execute { name: Some(name), parameters, into, using, immediate: false, .. }
+            if into.is_empty() && using.is_empty() =>
+        {
+            Kind::Execute { name: name_parts(&name)?.join("."), parameters }
+        }
+        Sql::Deallocate { name, .. } => Kind::Deallocate(identifier(&name)),
+        Sql::Set(ast::Set::SetTransaction { modes, snapshot: None, session: false }) => Kind::SetTransaction(modes),
         Sql::Set(_) | Sql::Reset { .. } => Kind::Set(Box::new(statement)),
         other => {
             let text = other.to_string();
@@ -177,9 +269,9 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
     })
 }
 
-/// Snapshot isolation satisfies every level below SERIALIZABLE. Of modes that contradict each other the last one counts.
-fn begin(modes: &[ast::TransactionMode]) -> Kind {
-    let mut options = TransactionOptions::default();
+/// What `modes` make of a transaction. Snapshot isolation satisfies every level below SERIALIZABLE. Of modes that
+/// contradict each other the last one counts.
+pub(crate) fn with_modes(mut options: TransactionOptions, modes: &[ast::TransactionMode]) -> TransactionOptions {
     for mode in modes {
         match mode {
             ast::TransactionMode::IsolationLevel(ast::TransactionIsolationLevel::Serializable) => {
@@ -191,7 +283,7 @@ fn begin(modes: &[ast::TransactionMode]) -> Kind {
             }
         }
     }
-    Kind::Begin(options)
+    options
 }
 
 /// An identifier as PostgreSQL reads it: lower case unless quoted.

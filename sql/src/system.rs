@@ -13,15 +13,16 @@ use datafusion::datasource::MemTable;
 use strata_olap::ColdState;
 use strata_oltp::metrics::MetricValue;
 use strata_oltp::schema::StorageKind;
-use strata_oltp::{FileKind, Snapshot};
+use strata_oltp::{FileKind, Snapshot, TableId};
 
+use crate::catalog::index::Index;
 use crate::catalog::{Catalog, Table};
 use crate::engine::Engine;
 use crate::error::Result;
 
 /// The tables of the schema.
-pub(crate) const TABLE_NAMES: [&str; 7] =
-    ["deletion_vectors", "memory", "metrics", "runs", "segments", "tables", "transactions"];
+pub(crate) const TABLE_NAMES: [&str; 9] =
+    ["constraints", "deletion_vectors", "indexes", "memory", "metrics", "runs", "segments", "tables", "transactions"];
 
 /// The table `name` of the schema `strata`, if there is one.
 ///
@@ -35,6 +36,8 @@ pub(crate) fn table(
 ) -> Result<Option<Arc<dyn TableProvider>>> {
     let rows = match name {
         "tables" => tables(catalog, snapshot),
+        "indexes" => indexes(catalog, snapshot),
+        "constraints" => constraints(catalog),
         "runs" => runs(engine, catalog, snapshot),
         "segments" => segments(catalog, snapshot),
         "deletion_vectors" => deletion_vectors(catalog, snapshot),
@@ -106,6 +109,51 @@ fn tables(catalog: &Catalog, snapshot: &Snapshot) -> Listing {
         .text("compaction", all.iter().map(compaction))
         .number("row_part_versions", all.iter().map(versions))
         .number("segment_rows", all.iter().map(|table| cold.table(table.id()).row_count()))
+}
+
+fn indexes(catalog: &Catalog, snapshot: &Snapshot) -> Listing {
+    let all: Vec<(&Arc<Table>, &Index)> =
+        catalog.tables().flat_map(|table| table.rules.indexes.iter().map(move |index| (table, index))).collect();
+    let yes_no = |value: bool| (if value { "YES" } else { "NO" }).to_owned();
+    let versions = |index: &Index| snapshot.view().rows(TableId(index.id)).map_or(0, |rows| rows.entry_count());
+    Listing::default()
+        .text("schema_name", all.iter().map(|(table, _)| table.schema_name.clone()))
+        .text("table_name", all.iter().map(|(table, _)| table.name.clone()))
+        .text("index_name", all.iter().map(|(_, index)| index.name.clone()))
+        .text("columns", all.iter().map(|(table, index)| table.column_names(&index.columns)))
+        .text("is_unique", all.iter().map(|(_, index)| yes_no(index.is_unique)))
+        .text("is_ready", all.iter().map(|(_, index)| yes_no(!index.is_building)))
+        .number("versions", all.iter().map(|(_, index)| versions(index)))
+}
+
+/// Name, kind and text of every constraint but NOT NULL.
+fn constraints(catalog: &Catalog) -> Listing {
+    let mut all: Vec<(&Arc<Table>, String, &str, String)> = Vec::new();
+    for table in catalog.tables() {
+        if !table.has_hidden_key() {
+            let columns = table.column_names(&table.key_ids());
+            all.push((table, table.key_name(), "PRIMARY KEY", format!("PRIMARY KEY ({columns})")));
+        }
+        for index in table.rules.indexes.iter().filter(|index| index.is_constraint) {
+            let columns = table.column_names(&index.columns);
+            all.push((table, index.name.clone(), "UNIQUE", format!("UNIQUE ({columns})")));
+        }
+        for check in &table.rules.checks {
+            all.push((table, check.name.clone(), "CHECK", format!("CHECK ({})", check.condition)));
+        }
+        for key in &table.rules.foreign_keys {
+            let Some(parent) = catalog.find_id(TableId(key.parent)) else { continue };
+            let (columns, referred) = (table.column_names(&key.columns), parent.column_names(&key.parent_columns));
+            let text = format!("FOREIGN KEY ({columns}) REFERENCES {} ({referred})", parent.qualified_name());
+            all.push((table, key.name.clone(), "FOREIGN KEY", text));
+        }
+    }
+    Listing::default()
+        .text("schema_name", all.iter().map(|(table, ..)| table.schema_name.clone()))
+        .text("table_name", all.iter().map(|(table, ..)| table.name.clone()))
+        .text("constraint_name", all.iter().map(|(_, name, ..)| name.clone()))
+        .text("constraint_type", all.iter().map(|(_, _, kind, _)| (*kind).to_owned()))
+        .text("definition", all.iter().map(|(.., text)| text.clone()))
 }
 
 fn runs(engine: &Engine, catalog: &Catalog, snapshot: &Snapshot) -> Listing {

@@ -129,6 +129,33 @@ pub(crate) fn column_type(sql: &ast::DataType) -> Result<ColumnType> {
     Ok(ColumnType { data_type, chars_max: None })
 }
 
+/// The storable type that holds every value of an expression of type `data_type`, if there is one.
+pub(crate) fn stored_type(data_type: &DataType) -> Option<DataType> {
+    Some(match data_type {
+        DataType::Int8 | DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::UInt64 => DataType::Decimal128(20, 0),
+        DataType::Float16 => DataType::Float32,
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+        DataType::Date64 => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
+        DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(_, Some(_)) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale)
+            if *precision <= 38 && (0..=38).contains(scale) =>
+        {
+            DataType::Decimal128(*precision, *scale)
+        }
+        other if strata_oltp::schema::is_storable(other) => other.clone(),
+        _ => return None,
+    })
+}
+
 fn text(length: Option<ast::CharacterLength>, default: Option<u32>) -> Result<ColumnType> {
     let chars_max = match length {
         Some(ast::CharacterLength::IntegerLength { length, .. }) => match u32::try_from(length) {

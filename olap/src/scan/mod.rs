@@ -9,11 +9,13 @@
 //!
 //! The only place of this crate that names DataFusion.
 
+mod access;
 mod provider;
 mod view;
 
 mod items;
 mod layout;
+mod lookup;
 mod prune;
 mod source;
 mod statistics;
@@ -24,5 +26,6 @@ mod morsel;
 mod output;
 mod reader;
 
+pub use access::IndexAccess;
 pub use provider::StrataTable;
 pub use view::{BoundView, ScanCounters};

@@ -23,7 +23,9 @@ use datafusion_physical_plan::empty::EmptyExec;
 use datafusion_session::Session;
 use strata_oltp::TableSchema;
 
+use super::access::{self, IndexAccess};
 use super::items::{self, RowGroupItem};
+use super::lookup::LookupExec;
 use super::source::{SegmentSource, deal};
 use super::view::{BoundView, TableView};
 use super::{prune, statistics};
@@ -36,6 +38,7 @@ pub struct StrataTable {
     constraints: Constraints,
     /// Whether logical plans are not told of the key.
     hides_key: bool,
+    indexes: Vec<IndexAccess>,
 }
 
 impl StrataTable {
@@ -62,7 +65,7 @@ impl StrataTable {
         let key_is_exposed = table.primary_key.iter().all(|&column| column < exposed);
         let key = key_is_exposed.then(|| Constraint::PrimaryKey(table.primary_key.clone()));
         let constraints = Constraints::new_unverified(key.into_iter().collect());
-        Ok(StrataTable { table, schema, constraints, hides_key: false })
+        Ok(StrataTable { table, schema, constraints, hides_key: false, indexes: Vec::new() })
     }
 
     /// The same table, of which logical plans do not know the primary key.
@@ -73,7 +76,15 @@ impl StrataTable {
             schema: Arc::clone(&self.schema),
             constraints: self.constraints.clone(),
             hides_key: true,
+            indexes: self.indexes.clone(),
         }
+    }
+
+    /// The table with indexes that queries may use.
+    #[must_use]
+    pub fn with_indexes(mut self, indexes: Vec<IndexAccess>) -> StrataTable {
+        self.indexes = indexes;
+        self
     }
 
     /// The table's shape.
@@ -94,7 +105,8 @@ impl StrataTable {
     }
 
     fn view(&self, bound: &BoundView) -> TableView {
-        TableView::new(Arc::clone(&self.table), Arc::clone(&self.schema), bound)
+        let ids = self.indexes.iter().map(|index| index.shape.table);
+        TableView::new(Arc::clone(&self.table), Arc::clone(&self.schema), bound).with_indexes(ids, bound)
     }
 
     /// Items of fresh rows that may pass `filters`.
@@ -162,6 +174,9 @@ impl TableProvider for StrataTable {
         })?;
         let view = Arc::new(self.view(&bound));
         let wanted = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        if let Some(access) = access::choose(&view, &self.indexes, filters, &wanted)? {
+            return Ok(Arc::new(LookupExec::new(view, access, wanted)?));
+        }
         let mut scan_items = self.fresh_items(session, &view, filters)?;
         scan_items.extend(self.row_group_items(session, &view, filters, &wanted)?);
         if scan_items.is_empty() {

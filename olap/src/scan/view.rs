@@ -5,14 +5,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
+use datafusion_common::Result;
+use strata_oltp::iter::{Cursor, OverlayCursor, SourceKind, VisibleCursor};
 use strata_oltp::txn::Overlay;
 use strata_oltp::view::{Snapshot, TableRows};
 use strata_oltp::{SeqNo, TableId, TableSchema};
 
+use super::morsel::external;
 use crate::cache::ColumnCache;
 use crate::state::{ColdState, TableSegments};
 
@@ -82,6 +86,7 @@ pub struct ScanCounters {
     memtable: AtomicU64,
     run: AtomicU64,
     segment: AtomicU64,
+    key: AtomicU64,
 }
 
 impl ScanCounters {
@@ -103,6 +108,16 @@ impl ScanCounters {
         self.segment.load(Ordering::Relaxed)
     }
 
+    /// Rows found one by one, by key or in an index, wherever they lay.
+    #[must_use]
+    pub fn key_rows(&self) -> u64 {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_keys(&self, rows: usize) {
+        self.key.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn add_fresh(&self, memtable: usize, run: usize) {
         self.memtable.fetch_add(memtable as u64, Ordering::Relaxed);
         self.run.fetch_add(run as u64, Ordering::Relaxed);
@@ -119,6 +134,8 @@ pub(crate) struct TableView {
     schema: SchemaRef,
     snapshot: Snapshot,
     overlay: Option<Arc<Overlay>>,
+    /// Own writes to the table's indexes.
+    index_overlays: HashMap<TableId, Arc<Overlay>>,
     counters: Arc<ScanCounters>,
     range_versions: u64,
 }
@@ -128,7 +145,28 @@ impl TableView {
     pub(crate) fn new(table: Arc<TableSchema>, schema: SchemaRef, bound: &BoundView) -> TableView {
         let overlay = bound.overlays.get(&table.table).filter(|overlay| !overlay.is_empty()).cloned();
         let (snapshot, counters) = (bound.snapshot.clone(), Arc::clone(&bound.counters));
-        TableView { table, schema, snapshot, overlay, counters, range_versions: bound.range_versions }
+        let index_overlays = HashMap::new();
+        TableView { table, schema, snapshot, overlay, index_overlays, counters, range_versions: bound.range_versions }
+    }
+
+    /// The view with what the transaction has written to the indexes `ids`.
+    pub(crate) fn with_indexes(mut self, ids: impl Iterator<Item = TableId>, bound: &BoundView) -> TableView {
+        self.index_overlays = ids.filter_map(|id| Some((id, Arc::clone(bound.overlays.get(&id)?)))).collect();
+        self
+    }
+
+    /// Entries of the index `id` in `keys`, in key order, own writes included.
+    pub(crate) fn index_entries(&self, id: TableId, keys: Range<&[u8]>) -> Result<VisibleCursor> {
+        let overlay = self.index_overlays.get(&id);
+        match self.snapshot.view().rows(id) {
+            Some(rows) => rows.scan(keys, self.at(), overlay).map_err(external),
+            None => {
+                let own = overlay.map(|overlay| -> (SourceKind, Box<dyn Cursor>) {
+                    (SourceKind::Overlay, Box::new(OverlayCursor::new(Arc::clone(overlay))))
+                });
+                Ok(VisibleCursor::new(own.into_iter().collect(), keys, self.at()))
+            }
+        }
     }
 
     pub(crate) fn table(&self) -> &Arc<TableSchema> {

@@ -94,6 +94,7 @@ pub(crate) struct Request {
     pub(crate) unchanged: Vec<(TableId, Vec<u8>)>,
     /// Shapes that tables have from this commit on.
     pub(crate) shapes: Vec<Registered>,
+    pub(crate) untouched: Vec<TableId>,
     pub(crate) reads: ReadSet,
     /// Released with the request, when the commit can be seen.
     pub(crate) locks: HeldLocks,
@@ -138,7 +139,7 @@ impl Inner {
     }
 
     fn carry_out(&self, request: Request) -> Result<SeqNo> {
-        let Request { snapshot, writes, unchanged, mut shapes, reads, .. } = request;
+        let Request { snapshot, writes, unchanged, untouched, mut shapes, reads, .. } = request;
         let Request { mut locks, lock_timeout, reservation, durability, .. } = request;
         let record = CommitRecord::encode(&writes)?;
         self.pace(record.bytes().len())?;
@@ -146,7 +147,7 @@ impl Inner {
         if durability == Durability::Buffered {
             self.wal.make_room(record.bytes().len())?;
         }
-        let mut footprint = Footprint::new(snapshot.seqno(), &record, &unchanged, &reads);
+        let mut footprint = Footprint::new(snapshot.seqno(), &record, (&unchanged, &untouched), &reads);
         let mut keys = self.snapshots.wants_keys().then(|| CommitKeys::new(record.keys()));
         // As for a transaction's writes, committed rows make room.
         let key_bytes = keys.as_ref().map_or(0, CommitKeys::memory_bytes);

@@ -26,6 +26,7 @@ pub(crate) struct Footprint<'a> {
     snapshot: SeqNo,
     record: &'a CommitRecord<'a>,
     unchanged: &'a [(TableId, Vec<u8>)],
+    untouched: &'a [TableId],
     read_set: &'a ReadSet,
     /// Fingerprints of written keys, ascending.
     writes: Vec<u64>,
@@ -53,7 +54,7 @@ impl<'a> Footprint<'a> {
     pub(crate) fn new(
         snapshot: SeqNo,
         record: &'a CommitRecord<'a>,
-        unchanged: &'a [(TableId, Vec<u8>)],
+        (unchanged, untouched): (&'a [(TableId, Vec<u8>)], &'a [TableId]),
         read_set: &'a ReadSet,
     ) -> Footprint<'a> {
         let mut writes: Vec<u64> = record.keys().map(fingerprint).collect();
@@ -62,7 +63,7 @@ impl<'a> Footprint<'a> {
         reads.extend(unchanged.iter().map(|(_, key)| fingerprint(key)));
         reads.sort_unstable();
         let has_ranges = read_set.ranges().next().is_some();
-        Footprint { snapshot, record, unchanged, read_set, writes, reads, has_ranges, checked: snapshot }
+        Footprint { snapshot, record, unchanged, untouched, read_set, writes, reads, has_ranges, checked: snapshot }
     }
 
     /// Fingerprints of the written keys, ascending, to be remembered; they are gone from here.
@@ -109,6 +110,10 @@ impl<'a> Footprint<'a> {
         newest: &HashMap<TableId, SeqNo>,
         last: SeqNo,
     ) -> Result<()> {
+        let is_touched = |table: &&TableId| newest.get(*table).is_some_and(|seqno| *seqno > self.snapshot);
+        if let Some(table) = self.untouched.iter().find(is_touched) {
+            return Err(Error::Conflict { table: *table, key: Vec::new() });
+        }
         self.check_rest(recent, newest, last).map_err(|hit| self.error(hit))?;
         self.checked = last;
         Ok(())

@@ -66,6 +66,8 @@ pub struct Transaction {
     unchanged: Vec<(TableId, Vec<u8>)>,
     /// Shapes that tables have from the commit on.
     shapes: Vec<Registered>,
+    /// Tables that nobody else may have committed to since the snapshot.
+    untouched: Vec<TableId>,
     /// What each write replaced, kept only while a savepoint may ask for it.
     undo: Vec<Undo>,
     savepoint_count: usize,
@@ -127,6 +129,7 @@ impl Transaction {
             writes: BTreeMap::new(),
             unchanged: Vec::new(),
             shapes: Vec::new(),
+            untouched: Vec::new(),
             undo: Vec::new(),
             savepoint_count: 0,
             bytes: 0,
@@ -367,6 +370,14 @@ impl Transaction {
         self.shapes.push(Registered { schema, kind, compaction, since: SeqNo::ZERO });
     }
 
+    /// Makes the commit fail if another transaction commits any change to `table` after this one's snapshot. For a
+    /// definition that was checked against all of its rows. Not undone by a savepoint.
+    pub fn require_untouched(&mut self, table: TableId) {
+        if !self.untouched.contains(&table) {
+            self.untouched.push(table);
+        }
+    }
+
     /// The transaction's own writes to `table` so far, for its own queries. Later writes do not change the value.
     #[must_use]
     pub fn overlay(&self, table: TableId) -> Option<Arc<Overlay>> {
@@ -436,6 +447,7 @@ impl Transaction {
             writes: self.writes,
             unchanged: self.unchanged,
             shapes: self.shapes,
+            untouched: self.untouched,
             reads: self
                 .reads
                 .map_or_else(ReadSet::default, |reads| reads.into_inner().unwrap_or_else(PoisonError::into_inner)),

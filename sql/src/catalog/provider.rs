@@ -4,21 +4,26 @@
 //! and live, for an embedded `SessionContext`, where every look-up sees the newest commit and the query planner binds
 //! the snapshot later.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::common::DataFusionError;
-use datafusion::datasource::TableType;
-use strata_olap::scan::StrataTable;
+use datafusion::common::{Column, DataFusionError};
+use datafusion::datasource::{TableType, ViewTable};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::sql::parser::Statement as DfStatement;
 use strata_oltp::TableId;
 use strata_oltp::view::Snapshot;
 
-use super::{CATALOG_NAME, Catalog, SYSTEM_SCHEMA, Table};
+use super::view::View;
+use super::{CATALOG_NAME, Catalog, SYSTEM_SCHEMA, Table, TableName};
 use crate::embed::EmbeddedTable;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::expr::spelling::respell;
+use crate::statement::parse_own;
 use crate::system;
 
 /// Schema of the frames that UPDATE and DELETE read from: tables by their number, hidden columns shown. Its name is
@@ -29,7 +34,13 @@ pub(crate) const HIDDEN_SCHEMA: &str = "_strata_hidden";
 #[derive(Clone)]
 pub(crate) enum Names {
     /// At one snapshot.
-    Fixed { engine: Engine, catalog: Arc<Catalog>, snapshot: Snapshot },
+    Fixed {
+        engine: Engine,
+        catalog: Arc<Catalog>,
+        snapshot: Snapshot,
+        /// Rows that only this statement knows, in [`HIDDEN_SCHEMA`].
+        frames: Arc<BTreeMap<String, Arc<dyn TableProvider>>>,
+    },
     /// At the newest commit, each time.
     Live { engine: Engine },
 }
@@ -63,6 +74,22 @@ impl Names {
     /// For callers that cannot fail: an unreadable catalog has no names; the look-up of a table then says why.
     fn load_or_empty(&self) -> Arc<Catalog> {
         self.load().map_or_else(|_| Arc::new(Catalog::empty()), |(catalog, _)| catalog)
+    }
+
+    /// The view's query, planned over the same names, with the columns that the view had when it was made.
+    async fn plan_view(&self, view: &View) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let mut state = self.engine().base_state().clone();
+        state.register_catalog_list(Arc::new(Catalogs(self.clone())));
+        let mut query = parse_own(&view.query)?;
+        respell(&mut query)?;
+        let plan = state.statement_to_plan(DfStatement::Statement(Box::new(query))).await?;
+        let columns = view.options.columns.iter().enumerate().map(|(at, name)| {
+            let (qualifier, field) = plan.schema().qualified_field(at);
+            Expr::Column(Column::new(qualifier.cloned(), field.name().clone())).alias(name.clone())
+        });
+        let columns: Vec<Expr> = columns.collect();
+        let plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
+        Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
     }
 
     fn provide(&self, table: &Table) -> Arc<dyn TableProvider> {
@@ -125,14 +152,18 @@ struct Tables {
 impl SchemaProvider for Tables {
     fn table_names(&self) -> Vec<String> {
         let catalog = self.names.load_or_empty();
-        let tables = catalog.tables_of(&self.schema);
-        tables.map(|tables| tables.map(|table| table.name.clone()).collect()).unwrap_or_default()
+        let names = catalog.relation_names(&self.schema);
+        names.map(|names| names.map(str::to_owned).collect()).unwrap_or_default()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let (catalog, _) = self.names.load()?;
-        let table = catalog.tables_of(&self.schema).and_then(|mut tables| tables.find(|table| table.name == name));
-        Ok(table.map(|table| self.names.provide(table)))
+        let name = TableName { schema: self.schema.clone(), table: name.to_owned() };
+        match (catalog.find(&name), catalog.find_view(&name)) {
+            (Some(table), _) => Ok(Some(self.names.provide(table))),
+            (None, Some(view)) => Ok(Some(self.names.plan_view(view).await?)),
+            (None, None) => Ok(None),
+        }
     }
 
     fn register_table(
@@ -191,10 +222,15 @@ impl SchemaProvider for HiddenTables {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if let Names::Fixed { frames, .. } = &self.0
+            && let Some(frame) = frames.get(name)
+        {
+            return Ok(Some(Arc::clone(frame)));
+        }
         let (catalog, _) = self.0.load()?;
         let table = name.parse().ok().and_then(|id| catalog.find_id(TableId(id)));
         let Some(table) = table else { return Ok(None) };
-        Ok(Some(Arc::new(StrataTable::with_hidden(Arc::clone(&table.shape))?)))
+        Ok(Some(Arc::new(table.hidden_provider()?)))
     }
 
     fn table_exist(&self, _: &str) -> bool {

@@ -16,11 +16,15 @@ use strata_oltp::txn::Transaction;
 use strata_oltp::view::Snapshot;
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
-use super::{Catalog, DEFAULT_SCHEMA, Storage, Table, TableName};
+use super::sequence::Sequence;
+use super::view::View;
+use super::{Catalog, DEFAULT_SCHEMA, Relations, Rules, Storage, Table, TableName};
 use crate::error::{Error, Result};
 
 /// Version of the rows' meaning; see FORMAT.md.
-const FORMAT_VERSION: i16 = 1;
+const FORMAT_VERSION: i16 = 2;
+/// The oldest version that is still read: it has no views, no sequences and no rules.
+const FORMAT_VERSION_MIN: i16 = 1;
 
 /// One system table: its shape and codecs, built once.
 pub(crate) struct SystemTable {
@@ -92,9 +96,24 @@ static STATE: LazyLock<SystemTable> = LazyLock::new(|| {
     SystemTable::new(3, &columns, 1)
 });
 
+static VIEWS: LazyLock<SystemTable> = LazyLock::new(|| {
+    let columns = [
+        ("schema", DataType::Utf8View),
+        ("name", DataType::Utf8View),
+        ("query", DataType::Utf8View),
+        ("options", DataType::Utf8View),
+    ];
+    SystemTable::new(4, &columns, 2)
+});
+
+static SEQUENCES: LazyLock<SystemTable> = LazyLock::new(|| {
+    let columns = [("schema", DataType::Utf8View), ("name", DataType::Utf8View), ("definition", DataType::Utf8View)];
+    SystemTable::new(5, &columns, 2)
+});
+
 /// The system tables, to be registered with the store.
-pub(crate) fn system_tables() -> [Arc<TableSchema>; 3] {
-    [&SCHEMAS, &TABLES, &STATE].map(|table| Arc::clone(&table.schema))
+pub(crate) fn system_tables() -> [Arc<TableSchema>; 5] {
+    [&SCHEMAS, &TABLES, &STATE, &VIEWS, &SEQUENCES].map(|table| Arc::clone(&table.schema))
 }
 
 /// The system table with one row per table.
@@ -126,6 +145,8 @@ struct StoredOptions {
     /// Shape of the levels, if it is not the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     compaction: Option<String>,
+    #[serde(skip_serializing_if = "Rules::is_empty")]
+    rules: Rules,
 }
 
 /// The newest catalog read so far.
@@ -167,7 +188,7 @@ fn read_state(snapshot: &Snapshot) -> Result<(u64, u32)> {
     };
     let row = RowRef::new(&STATE.rows, &bytes)?;
     let format = row.i16(1);
-    if format != FORMAT_VERSION {
+    if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&format) {
         let message = format!("the catalog has format {format}, this program reads {FORMAT_VERSION}");
         return Err(Error::new(crate::SqlState::NotInPrerequisiteState, message).with_hint("upgrade Strata"));
     }
@@ -183,19 +204,41 @@ fn load(snapshot: &Snapshot, version: u64, next_table: u32) -> Result<Catalog> {
     })?;
     TABLES.for_each(snapshot, |row| {
         let table = read_table(row)?;
-        let tables = catalog.schemas.entry(table.schema_name.clone()).or_default();
-        tables.insert(table.name.clone(), Arc::new(table));
+        let relations = catalog.schemas.entry(table.schema_name.clone()).or_default();
+        relations.tables.insert(table.name.clone(), Arc::new(table));
+        Ok(())
+    })?;
+    VIEWS.for_each(snapshot, |row| {
+        let name = read_name(&row)?;
+        let options = serde_json::from_str(row.text(3)?).map_err(|_| damaged("view", &name, "unreadable options"))?;
+        let view = View { query: row.text(2)?.to_owned(), options, name };
+        let relations = catalog.schemas.entry(view.name.schema.clone()).or_default();
+        relations.views.insert(view.name.table.clone(), Arc::new(view));
+        Ok(())
+    })?;
+    SEQUENCES.for_each(snapshot, |row| {
+        let name = read_name(&row)?;
+        let shape = serde_json::from_str(row.text(2)?);
+        let shape = shape.map_err(|_| damaged("sequence", &name, "an unreadable definition"))?;
+        let relations = catalog.schemas.entry(name.schema.clone()).or_default();
+        relations.sequences.insert(name.table.clone(), Arc::new(Sequence { name, shape }));
         Ok(())
     })?;
     Ok(catalog)
 }
 
+fn read_name(row: &RowRef<'_>) -> Result<TableName> {
+    Ok(TableName { schema: row.text(0)?.to_owned(), table: row.text(1)?.to_owned() })
+}
+
+fn damaged(kind: &str, name: &TableName, what: &str) -> Error {
+    Error::new(crate::SqlState::DataCorrupted, format!("the catalog entry of {kind} {name} has {what}"))
+        .with_hint("restore the database from a checkpoint")
+}
+
 fn read_table(row: RowRef<'_>) -> Result<Table> {
-    let name = TableName { schema: row.text(0)?.to_owned(), table: row.text(1)?.to_owned() };
-    let damaged = |what: &str| {
-        Error::new(crate::SqlState::DataCorrupted, format!("the catalog entry of table {name} has {what}"))
-            .with_hint("restore the database from a checkpoint")
-    };
+    let name = read_name(&row)?;
+    let damaged = |what: &str| damaged("table", &name, what);
     let kind = match row.i16(2) {
         0 => StorageKind::Hybrid,
         1 => StorageKind::Row,
@@ -208,65 +251,106 @@ fn read_table(row: RowRef<'_>) -> Result<Table> {
     let chars_max = options.chars_max.iter().filter_map(|(id, limit)| Some((position(*id)?, *limit))).collect();
     let compaction = options.compaction.as_deref().unwrap_or_default().parse();
     let compaction = compaction.map_err(|_| damaged("compaction options that make no sense"))?;
-    Table::new(name.schema, name.table, shape, Storage { kind, compaction }, chars_max)
+    Table::new(name, shape, Storage { kind, compaction }, chars_max, options.rules)
 }
 
-/// Changes of the catalog: each writes rows into the transaction and returns the transaction's new catalog.
+/// Changes of the catalog: each writes rows into the transaction.
 impl Catalog {
-    /// Number for the next table; taken when [`Catalog::with_table`] stores it.
-    pub(crate) fn next_table(&self) -> TableId {
-        TableId(self.next_table)
+    /// A number for a table, an index or a sequence, never given out before; taken for good by the next change.
+    pub(crate) fn new_storage(&mut self) -> TableId {
+        self.next_table += 1;
+        TableId(self.next_table - 1)
     }
 
-    pub(crate) fn with_schema(&self, txn: &mut Transaction, name: &str) -> Result<Catalog> {
-        let mut changed = self.clone();
-        changed.schemas.insert(name.to_owned(), BTreeMap::new());
+    pub(crate) fn add_schema(&mut self, txn: &mut Transaction, name: &str) -> Result<()> {
+        self.schemas.insert(name.to_owned(), Relations::default());
         SCHEMAS.put(txn, &[Value::Text(name)])?;
-        changed.store_state(txn, self)
+        self.store_state(txn)
     }
 
-    pub(crate) fn without_schema(&self, txn: &mut Transaction, name: &str) -> Result<Catalog> {
-        let mut changed = self.clone();
-        changed.schemas.remove(name);
+    pub(crate) fn remove_schema(&mut self, txn: &mut Transaction, name: &str) -> Result<()> {
+        self.schemas.remove(name);
         SCHEMAS.delete(txn, &[Value::Text(name)])?;
-        changed.store_state(txn, self)
+        self.store_state(txn)
     }
 
-    pub(crate) fn with_table(&self, txn: &mut Transaction, table: Table) -> Result<Catalog> {
-        let mut changed = self.clone();
+    /// Adds a table, or puts it in place of the one with its name.
+    pub(crate) fn put_table(&mut self, txn: &mut Transaction, table: Table) -> Result<()> {
         write_table(txn, &table)?;
-        // A table must not be created in a schema that goes away at the same time; the default one never does.
-        if table.schema_name != DEFAULT_SCHEMA {
-            txn.require_unchanged(SCHEMAS.schema.table, SCHEMAS.key(&[Value::Text(&table.schema_name)])?);
-        }
-        changed.next_table = changed.next_table.max(table.id().0 + 1);
-        let tables = changed.schemas.entry(table.schema_name.clone()).or_default();
-        tables.insert(table.name.clone(), Arc::new(table));
-        changed.store_state(txn, self)
+        let relations = self.relations_for(txn, &table.schema_name)?;
+        relations.tables.insert(table.name.clone(), Arc::new(table));
+        self.store_state(txn)
     }
 
-    pub(crate) fn without_table(&self, txn: &mut Transaction, name: &TableName) -> Result<Catalog> {
-        let mut changed = self.clone();
-        if let Some(tables) = changed.schemas.get_mut(&name.schema) {
-            tables.remove(&name.table);
+    pub(crate) fn remove_table(&mut self, txn: &mut Transaction, name: &TableName) -> Result<()> {
+        if let Some(relations) = self.schemas.get_mut(&name.schema) {
+            relations.tables.remove(&name.table);
         }
         TABLES.delete(txn, &[Value::Text(&name.schema), Value::Text(&name.table)])?;
-        changed.store_state(txn, self)
+        self.store_state(txn)
+    }
+
+    /// Adds a view, or puts it in place of the one with its name.
+    pub(crate) fn put_view(&mut self, txn: &mut Transaction, view: View) -> Result<()> {
+        let options = to_json(&view.options)?;
+        let TableName { schema, table } = &view.name;
+        let values = [Value::Text(schema), Value::Text(table), Value::Text(&view.query), Value::Text(&options)];
+        VIEWS.put(txn, &values)?;
+        let relations = self.relations_for(txn, &view.name.schema)?;
+        relations.views.insert(view.name.table.clone(), Arc::new(view));
+        self.store_state(txn)
+    }
+
+    pub(crate) fn remove_view(&mut self, txn: &mut Transaction, name: &TableName) -> Result<()> {
+        if let Some(relations) = self.schemas.get_mut(&name.schema) {
+            relations.views.remove(&name.table);
+        }
+        VIEWS.delete(txn, &[Value::Text(&name.schema), Value::Text(&name.table)])?;
+        self.store_state(txn)
+    }
+
+    /// Adds a sequence, or puts it in place of the one with its name.
+    pub(crate) fn put_sequence(&mut self, txn: &mut Transaction, sequence: Sequence) -> Result<()> {
+        let TableName { schema, table } = &sequence.name;
+        let definition = to_json(&sequence.shape)?;
+        SEQUENCES.put(txn, &[Value::Text(schema), Value::Text(table), Value::Text(&definition)])?;
+        let relations = self.relations_for(txn, &sequence.name.schema)?;
+        relations.sequences.insert(sequence.name.table.clone(), Arc::new(sequence));
+        self.store_state(txn)
+    }
+
+    pub(crate) fn remove_sequence(&mut self, txn: &mut Transaction, name: &TableName) -> Result<()> {
+        if let Some(relations) = self.schemas.get_mut(&name.schema) {
+            relations.sequences.remove(&name.table);
+        }
+        SEQUENCES.delete(txn, &[Value::Text(&name.schema), Value::Text(&name.table)])?;
+        self.store_state(txn)
+    }
+
+    /// The contents of `schema`, which must not go away at the same time; the default one never does.
+    fn relations_for(&mut self, txn: &mut Transaction, schema: &str) -> Result<&mut Relations> {
+        if schema != DEFAULT_SCHEMA {
+            txn.require_unchanged(SCHEMAS.schema.table, SCHEMAS.key(&[Value::Text(schema)])?);
+        }
+        Ok(self.schemas.entry(schema.to_owned()).or_default())
     }
 
     /// Writes version and next table number. Every change writes this row, so two concurrent ones conflict and no
     /// version is used twice.
-    fn store_state(mut self, txn: &mut Transaction, before: &Catalog) -> Result<Catalog> {
-        self.version = before.version + 1;
+    fn store_state(&mut self, txn: &mut Transaction) -> Result<()> {
+        self.version += 1;
         let values = [
             Value::Int16(0),
             Value::Int16(FORMAT_VERSION),
             Value::Int64(self.version.cast_signed()),
             Value::Int64(i64::from(self.next_table)),
         ];
-        STATE.put(txn, &values)?;
-        Ok(self)
+        STATE.put(txn, &values)
     }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal(format!("a catalog entry cannot be written: {error}")))
 }
 
 fn write_table(txn: &mut Transaction, table: &Table) -> Result<()> {
@@ -274,8 +358,7 @@ fn write_table(txn: &mut Transaction, table: &Table) -> Result<()> {
     let chars_max = table.chars_max.iter().map(|(position, limit)| (id(position), *limit)).collect();
     let compaction = &table.storage.compaction;
     let compaction = (*compaction != CompactionOptions::default()).then(|| compaction.to_string());
-    let options = serde_json::to_string(&StoredOptions { chars_max, compaction })
-        .map_err(|error| Error::internal(format!("table options cannot be written: {error}")))?;
+    let options = to_json(&StoredOptions { chars_max, compaction, rules: table.rules.clone() })?;
     let kind = match table.storage.kind {
         StorageKind::Hybrid => 0,
         StorageKind::Row => 1,
@@ -300,7 +383,7 @@ pub(crate) fn pin_table(txn: &mut Transaction, table: &Table) -> Result<()> {
 
 /// Notes that the transaction has read which tables and schemas there are.
 pub(crate) fn note_catalog(txn: &Transaction) {
-    for table in [&SCHEMAS, &TABLES] {
+    for table in [&SCHEMAS, &TABLES, &VIEWS, &SEQUENCES] {
         let keys = table_range(table.schema.table);
         txn.note_range(table.schema.table, &keys.start..&keys.end);
     }
@@ -309,6 +392,10 @@ pub(crate) fn note_catalog(txn: &Transaction) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::index::Index;
+    use crate::catalog::sequence::SequenceShape;
+    use crate::catalog::table::Check;
+    use crate::catalog::view::ViewOptions;
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
@@ -322,10 +409,10 @@ mod tests {
         };
         let columns = vec![column(0, "id", DataType::Int32, false), column(1, "name", DataType::Utf8View, true)];
         let shape = TableSchema::new(TableId(1025), 1, columns, vec![0]).unwrap();
-        let definition = shape.to_bytes();
-        let options =
-            serde_json::to_string(&StoredOptions { chars_max: BTreeMap::from([(1, 25)]), compaction: None }).unwrap();
-        let entries: [(&SystemTable, Vec<Value<'_>>); 3] = [
+        let (definition, options) = (shape.to_bytes(), to_json(&example_options()).unwrap());
+        let sequence = to_json(&SequenceShape::ascending(TableId(1027), i64::MAX)).unwrap();
+        let view = to_json(&ViewOptions { columns: vec!["id".to_owned()], comment: None }).unwrap();
+        let entries: [(&SystemTable, Vec<Value<'_>>); 5] = [
             (&SCHEMAS, vec![Value::Text("app")]),
             (
                 &TABLES,
@@ -337,7 +424,17 @@ mod tests {
                     Value::Text(&options),
                 ],
             ),
-            (&STATE, vec![Value::Int16(0), Value::Int16(FORMAT_VERSION), Value::Int64(3), Value::Int64(1026)]),
+            (&STATE, vec![Value::Int16(0), Value::Int16(FORMAT_VERSION), Value::Int64(5), Value::Int64(1028)]),
+            (
+                &VIEWS,
+                vec![
+                    Value::Text("app"),
+                    Value::Text("names"),
+                    Value::Text("SELECT id FROM app.users"),
+                    Value::Text(&view),
+                ],
+            ),
+            (&SEQUENCES, vec![Value::Text("app"), Value::Text("numbers"), Value::Text(&sequence)]),
         ];
         let mut lines = String::new();
         for (table, values) in &entries {
@@ -349,14 +446,46 @@ mod tests {
         lines
     }
 
+    fn example_options() -> StoredOptions {
+        let index = Index {
+            name: "users_name_key".to_owned(),
+            id: 1026,
+            columns: vec![1],
+            is_unique: true,
+            nulls_are_equal: false,
+            is_constraint: true,
+            is_building: false,
+        };
+        let check = Check { name: "users_check".to_owned(), condition: "id > 0".to_owned() };
+        let defaults = BTreeMap::from([(1, "'nobody'".to_owned())]);
+        let rules = Rules { defaults, checks: vec![check], indexes: vec![index], ..Rules::default() };
+        StoredOptions { chars_max: BTreeMap::from([(1, 25)]), compaction: None, rules }
+    }
+
     #[test]
-    fn entries_are_written_as_version_1_wrote_them() {
-        let fixture = include_str!("../../../data/compat/v1/catalog.hex");
+    fn entries_are_written_as_version_2_wrote_them() {
+        let fixture = include_str!("../../../data/compat/v2/catalog.hex");
         assert_eq!(example(), fixture);
         let document = include_str!("FORMAT.md");
-        let state: Vec<&str> = fixture.lines().skip(4).collect();
+        let state: Vec<&str> = fixture.lines().skip(4).take(2).collect();
         assert!(state.iter().all(|line| document.contains(line)), "FORMAT.md shows the state row");
-        assert!(document.contains("{\"chars_max\":{\"1\":25}}"));
+        assert!(document.contains(&to_json(&example_options()).unwrap()), "FORMAT.md shows options");
+    }
+
+    /// Version 1 knew no rules, views or sequences; its tables are read as they were.
+    #[test]
+    fn tables_of_version_1_are_read() {
+        let lines: Vec<Vec<u8>> = include_str!("../../../data/compat/v1/catalog.hex").lines().map(bytes).collect();
+        let table = read_table(RowRef::new(&TABLES.rows, &lines[3]).unwrap()).unwrap();
+        assert_eq!((table.schema_name.as_str(), table.name.as_str(), table.id()), ("app", "users", TableId(1025)));
+        assert_eq!(table.chars_max, BTreeMap::from([(1, 25)]));
+        assert!(table.rules.is_empty());
+        let state = RowRef::new(&STATE.rows, &lines[5]).unwrap();
+        assert!((FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&state.i16(1)));
+    }
+
+    fn bytes(line: &str) -> Vec<u8> {
+        line.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
     }
 
     /// Otherwise a statement that took its snapshot just before a DDL commit would look for rows of a table that its

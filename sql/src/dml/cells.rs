@@ -35,8 +35,6 @@ pub(crate) fn cell(expr: &ast::Expr) -> Option<Cell> {
         ast::Expr::TypedString(typed) if is_time_type(&typed.data_type) => {
             typed.value.value.clone().into_string().map(Cell::Text)
         }
-        // DEFAULT stands for NULL, because columns have no other default.
-        ast::Expr::Identifier(ident) if is_default(ident) => Some(Cell::Null),
         _ => None,
     }
 }

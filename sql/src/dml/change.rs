@@ -7,7 +7,8 @@
 //!
 //! With FROM or USING a row may match several times; the first match counts, as in PostgreSQL.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute::filter_record_batch;
@@ -15,50 +16,123 @@ use arrow::record_batch::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 
 use super::cells::is_default;
-use super::writer::{KeyEncoder, TableWriter};
-use super::{Context, Drained, find_target, is_literal, plain_table};
+use super::returning::{self, Returning};
+use super::writer::{Change, KeyEncoder, Old, TableWriter};
+use super::{Context, Drained, Written, computed, find_target, foreign_keys, is_literal, plain_table};
 use crate::catalog::provider::HIDDEN_SCHEMA;
 use crate::catalog::{CATALOG_NAME, Catalog, Table};
 use crate::error::{Error, Result, SqlState};
 use crate::statement::{identifier, parse_own};
 use crate::types::{Origin, assign};
 
-/// Runs a DELETE; returns the number of rows.
+/// Runs a DELETE.
 ///
 /// # Errors
-/// Names and types that are not right; whatever the query runs into.
-pub(crate) async fn delete(context: &mut Context<'_>, delete: &ast::Delete) -> Result<u64> {
+/// Names and types that are not right; rows that others refer to; whatever the query runs into.
+pub(crate) async fn delete(context: &mut Context<'_>, delete: &ast::Delete) -> Result<Written> {
     refuse_in_delete(delete)?;
     let target = Target::of_delete(delete)?;
     let table = context.target(&target.parts)?;
-    let query = target.select(&table, target.key_items(&table), delete.using.as_deref(), delete.selection.clone())?;
+    let returning = Returning::new(delete.returning.as_deref(), &target.visible_name());
+    let is_referred = foreign_keys::is_referred_to(context, &table);
+    let needs_rows = returning.is_some() || is_referred || !table.indexes.is_empty();
+    let items = if needs_rows { target.stored_items(&table, "_strata_v") } else { target.key_items(&table) };
+    let query = target.select(&table, items, delete.using.as_deref(), delete.selection.clone())?;
     let drained = context.drain(query).await?;
-    let encoder = KeyEncoder::new(&table.shape)?;
-    let mut keys = HashSet::new();
+    let (writer, encoder) = (TableWriter::new(&table), KeyEncoder::new(&table.shape)?);
+    let mut seen = HashSet::new();
+    if !needs_rows {
+        for batch in &drained.batches {
+            seen.extend(encoder.encode(batch.columns(), batch.num_rows())?);
+        }
+        let count = seen.len() as u64;
+        writer.delete_keys(context.txn, seen)?;
+        return Ok(Written { count, returned: None });
+    }
+    let (mut count, mut gone) = (0, Vec::new());
     for batch in &drained.batches {
-        keys.extend(encoder.encode(batch.columns(), batch.num_rows())?);
+        let rows = first_matches(batch, &table, 0, &encoder, &mut seen)?;
+        let rows = writer.batch(rows.columns().to_vec(), rows.num_rows())?;
+        writer.delete(context.txn, &rows)?;
+        count += rows.num_rows() as u64;
+        gone.push(rows);
     }
-    let count = keys.len() as u64;
-    for key in keys {
-        context.txn.delete(table.id(), key)?;
+    if is_referred {
+        for rows in &gone {
+            foreign_keys::after_delete(context, &table, rows.clone()).await?;
+        }
     }
-    Ok(count)
+    Ok(Written { count, returned: returning::rows(context, &table, returning, gone).await? })
 }
 
-/// Runs an UPDATE; returns the number of rows.
+/// Runs an UPDATE.
 ///
 /// # Errors
-/// Names, types, NULLs and keys that are not right; whatever the query runs into.
-pub(crate) async fn update(context: &mut Context<'_>, update: &ast::Update) -> Result<u64> {
+/// Names, types, NULLs, keys and rows that are not right; whatever the query runs into.
+pub(crate) async fn update(context: &mut Context<'_>, update: &ast::Update) -> Result<Written> {
     refuse_in_update(update)?;
     let target = Target::of(&update.table)?;
     let table = context.target(&target.parts)?;
-    let assigned = assignments(update, &table)?;
+    let returning = Returning::new(update.returning.as_deref(), &target.visible_name());
+    let assigned = Assigned::of(&update.assignments, &table)?;
     let others = from_tables(update);
-    let items = target.value_items(&table, &assigned);
+    let tracks = Tracked::of(context, &table, &assigned);
+    let items = target.value_items(&table, &assigned, tracks);
     let query = target.select(&table, items, others, update.selection.clone())?;
     let drained = context.drain(query).await?;
-    apply(context, &table, &assigned, others.is_some(), &drained)
+    let changes = changes(context, &table, &assigned, others.is_some(), tracks, &drained)?;
+    let (count, new) = write_changes(context, &table, &assigned, changes).await?;
+    Ok(Written { count, returned: returning::rows(context, &table, returning, new).await? })
+}
+
+/// What an UPDATE reads of the rows it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tracked {
+    Nothing,
+    Keys,
+    Rows,
+}
+
+impl Tracked {
+    fn of(context: &Context<'_>, table: &Table, assigned: &Assigned) -> Tracked {
+        let has_entries = table.indexes.iter().any(|index| index.depends_on(assigned.positions()));
+        let is_assigned = |id: &u32| table.position_of(*id).is_ok_and(|position| assigned.contains(position));
+        let is_referred =
+            context.catalog.referring_to(table.id()).any(|(_, key)| key.parent_columns.iter().any(is_assigned));
+        match () {
+            () if has_entries || is_referred => Tracked::Rows,
+            () if changes_key(table, assigned) => Tracked::Keys,
+            () => Tracked::Nothing,
+        }
+    }
+}
+
+/// Writes changes of rows of `table`; returns their number and the new rows.
+///
+/// # Errors
+/// 23505, 23514; what actions of foreign keys run into.
+pub(super) async fn write_changes(
+    context: &mut Context<'_>,
+    table: &Arc<Table>,
+    assigned: &Assigned,
+    changes: Vec<Change>,
+) -> Result<(u64, Vec<RecordBatch>)> {
+    let computed = computed::of(table, context)?;
+    for change in &changes {
+        computed.check(table, &change.new)?;
+    }
+    TableWriter::new(table).update(context.txn, &changes)?;
+    let mut count = 0;
+    for change in &changes {
+        count += change.new.num_rows() as u64;
+        foreign_keys::note_children(context, table, &change.new, &|position| assigned.contains(position))?;
+        if let Old::Rows(old) = &change.old
+            && foreign_keys::is_referred_to(context, table)
+        {
+            foreign_keys::after_update(context, table, old.clone(), change.new.clone()).await?;
+        }
+    }
+    Ok((count, changes.into_iter().map(|change| change.new).collect()))
 }
 
 /// The query that an UPDATE or DELETE reads with, for EXPLAIN.
@@ -71,7 +145,7 @@ pub(crate) fn explained(statement: &ast::Statement, catalog: &Catalog) -> Result
             refuse_in_update(update)?;
             let target = Target::of(&update.table)?;
             let table = find_target(catalog, &target.parts)?;
-            let items = target.value_items(&table, &assignments(update, &table)?);
+            let items = target.value_items(&table, &Assigned::of(&update.assignments, &table)?, Tracked::Nothing);
             target.select(&table, items, from_tables(update), update.selection.clone())
         }
         ast::Statement::Delete(delete) => {
@@ -85,15 +159,11 @@ pub(crate) fn explained(statement: &ast::Statement, catalog: &Catalog) -> Result
 }
 
 fn refuse_in_delete(delete: &ast::Delete) -> Result<()> {
-    refuse(&[
-        (delete.returning.is_some(), "DELETE … RETURNING"),
-        (!delete.order_by.is_empty() || delete.limit.is_some(), "DELETE … LIMIT"),
-    ])
+    refuse(&[(!delete.order_by.is_empty() || delete.limit.is_some(), "DELETE … LIMIT")])
 }
 
 fn refuse_in_update(update: &ast::Update) -> Result<()> {
     refuse(&[
-        (update.returning.is_some(), "UPDATE … RETURNING"),
         (update.limit.is_some() || !update.order_by.is_empty(), "UPDATE … LIMIT"),
         (update.or.is_some(), "UPDATE OR …"),
     ])
@@ -112,38 +182,94 @@ fn from_tables(update: &ast::Update) -> Option<&[ast::TableWithJoins]> {
     }
 }
 
-/// New values by column position.
-fn assignments(update: &ast::Update, table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
-    let mut assigned = BTreeMap::new();
-    for assignment in &update.assignments {
-        let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
-            return Err(Error::unsupported("assignment to several columns at once"));
-        };
+/// New values of an UPDATE.
+#[derive(Debug, Default)]
+pub(super) struct Assigned {
+    /// By column position.
+    pub values: BTreeMap<usize, ast::Expr>,
+    /// Positions of columns that are set to their default.
+    pub defaulted: BTreeSet<usize>,
+}
+
+impl Assigned {
+    pub(super) fn of(assignments: &[ast::Assignment], table: &Table) -> Result<Assigned> {
+        let mut assigned = Assigned::default();
+        for assignment in assignments {
+            match (&assignment.target, &assignment.value) {
+                (ast::AssignmentTarget::ColumnName(name), value) => assigned.add(table, name, value)?,
+                (ast::AssignmentTarget::Tuple(names), ast::Expr::Tuple(values)) if names.len() == values.len() => {
+                    names.iter().zip(values).try_for_each(|(name, value)| assigned.add(table, name, value))?;
+                }
+                _ => return Err(Error::unsupported("assignment of a row to several columns at once")),
+            }
+        }
+        Ok(assigned)
+    }
+
+    fn add(&mut self, table: &Table, name: &ast::ObjectName, value: &ast::Expr) -> Result<()> {
         let Some(ident) = name.0.last().and_then(|part| part.as_ident()) else {
             return Err(Error::new(SqlState::Syntax, format!("{name} is not a column name")));
         };
         let position = table.column_position(&identifier(ident))?;
-        let value = match &assignment.value {
-            ast::Expr::Identifier(ident) if is_default(ident) => ast::Expr::Value(ast::Value::Null.into()),
-            other => other.clone(),
-        };
-        if assigned.insert(position, value).is_some() {
+        if self.contains(position) {
             return Err(Error::new(SqlState::Syntax, format!("column {ident} is assigned twice")));
         }
+        match value {
+            ast::Expr::Identifier(word) if is_default(word) => {
+                self.defaulted.insert(position);
+            }
+            _ if table.rules.identities.get(&table.column_id(position)).is_some_and(|identity| identity.is_always) => {
+                let message = format!("column {ident} is GENERATED ALWAYS and can only be set to DEFAULT");
+                return Err(Error::new(SqlState::GeneratedAlways, message));
+            }
+            other => {
+                self.values.insert(position, other.clone());
+            }
+        }
+        Ok(())
     }
-    Ok(assigned)
+
+    pub(super) fn contains(&self, position: usize) -> bool {
+        self.values.contains_key(&position) || self.defaulted.contains(&position)
+    }
+
+    fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+        self.values.keys().copied().chain(self.defaulted.iter().copied())
+    }
+
+    /// Columns of rows as read, `columns`, as columns of rows to be stored: assigned ones converted, defaults put in.
+    pub(super) fn convert(
+        &self,
+        context: &Context<'_>,
+        table: &Table,
+        columns: &mut [ArrayRef],
+        rows: usize,
+    ) -> Result<()> {
+        for (position, expr) in &self.values {
+            let field = &table.shape.columns[*position].field;
+            let origin = if is_literal(expr) { Origin::Literal } else { Origin::Expression };
+            columns[*position] = assign(&columns[*position], field.data_type(), origin, field.name())?;
+        }
+        if !self.defaulted.is_empty() {
+            let computed = computed::of(table, context)?;
+            for position in &self.defaulted {
+                columns[*position] = computed.missing(table, *position, rows, context)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The written table of an UPDATE or DELETE, and how its columns are named in the query.
-struct Target {
-    parts: Vec<String>,
+pub(super) struct Target {
+    pub parts: Vec<String>,
     factor: ast::TableWithJoins,
     alias: Option<ast::Ident>,
     written: Vec<ast::Ident>,
 }
 
 impl Target {
-    fn of(table: &ast::TableWithJoins) -> Result<Target> {
+    pub(super) fn of(table: &ast::TableWithJoins) -> Result<Target> {
         let (parts, name, alias) = plain_table(table)?;
         let written = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
         let alias = alias.map(|alias| alias.name.clone());
@@ -159,7 +285,7 @@ impl Target {
     }
 
     /// A reference to a column of the target that nothing else in the query can catch.
-    fn column(&self, table: &Table, position: usize) -> ast::Expr {
+    pub(super) fn column(&self, table: &Table, position: usize) -> ast::Expr {
         let mut path = match &self.alias {
             Some(alias) => vec![alias.clone()],
             None if table.has_hidden_key() => self.written.last().cloned().into_iter().collect(),
@@ -174,18 +300,40 @@ impl Target {
         key.map(|position| item(self.column(table, *position), &format!("_strata_k{position}"))).collect()
     }
 
-    /// One item per stored column with its new value, then the old key if the statement may change it.
-    fn value_items(&self, table: &Table, assigned: &BTreeMap<usize, ast::Expr>) -> Vec<ast::SelectItem> {
-        let value = |position: usize| match assigned.get(&position) {
+    /// The table as it stands in FROM, hidden key included.
+    pub(super) fn factor_text(&self, table: &Table) -> String {
+        if table.has_hidden_key() {
+            let alias = quoted(&self.visible_name());
+            return format!("{CATALOG_NAME}.{HIDDEN_SCHEMA}.\"{}\" AS {alias}", table.id().0);
+        }
+        self.factor.to_string()
+    }
+
+    /// One item per stored column.
+    pub(super) fn stored_items(&self, table: &Table, alias: &str) -> Vec<ast::SelectItem> {
+        let all = 0..table.shape.columns.len();
+        all.map(|position| item(self.column(table, position), &format!("{alias}{position}"))).collect()
+    }
+
+    /// One item per stored column with its new value, then what is read of the old row.
+    fn value_items(&self, table: &Table, assigned: &Assigned, tracks: Tracked) -> Vec<ast::SelectItem> {
+        let value = |position: usize| match assigned.values.get(&position) {
             Some(expr) => expr.clone(),
             None => self.column(table, position),
         };
         let all = 0..table.shape.columns.len();
         let mut items: Vec<_> = all.map(|position| item(value(position), &format!("_strata_v{position}"))).collect();
-        if changes_key(table, assigned) {
-            items.extend(self.key_items(table));
+        match tracks {
+            Tracked::Nothing => {}
+            Tracked::Keys => items.extend(self.key_items(table)),
+            Tracked::Rows => items.extend(self.stored_items(table, "_strata_o")),
         }
         items
+    }
+
+    /// The name that the statement knows its table by.
+    fn visible_name(&self) -> String {
+        self.alias.as_ref().or(self.written.last()).map(identifier).unwrap_or_default()
     }
 
     fn select(
@@ -196,10 +344,7 @@ impl Target {
         selection: Option<ast::Expr>,
     ) -> Result<ast::Statement> {
         let frame = if table.has_hidden_key() {
-            let alias = self.alias.as_ref().or(self.written.last());
-            let alias = alias.map(identifier).unwrap_or_default();
-            let (id, alias) = (table.id().0, quoted(&alias));
-            parse_own(&format!("SELECT 1 FROM {CATALOG_NAME}.{HIDDEN_SCHEMA}.\"{id}\" AS {alias}"))?
+            parse_own(&format!("SELECT 1 FROM {}", self.factor_text(table)))?
         } else {
             parse_own("SELECT 1 FROM t")?
         };
@@ -225,56 +370,64 @@ fn item(expr: ast::Expr, alias: &str) -> ast::SelectItem {
     ast::SelectItem::ExprWithAlias { expr, alias: quoted(alias) }
 }
 
-fn changes_key(table: &Table, assigned: &BTreeMap<usize, ast::Expr>) -> bool {
-    table.shape.primary_key.iter().any(|position| assigned.contains_key(position))
+fn changes_key(table: &Table, assigned: &Assigned) -> bool {
+    table.shape.primary_key.iter().any(|position| assigned.contains(*position))
 }
 
-/// Writes the drained rows of an UPDATE.
-fn apply(
-    context: &mut Context<'_>,
+/// The drained rows of an UPDATE as rows to be stored.
+fn changes(
+    context: &Context<'_>,
     table: &Table,
-    assigned: &BTreeMap<usize, ast::Expr>,
+    assigned: &Assigned,
     may_repeat: bool,
+    tracks: Tracked,
     drained: &Drained,
-) -> Result<u64> {
+) -> Result<Vec<Change>> {
     let (writer, encoder) = (TableWriter::new(table), KeyEncoder::new(&table.shape)?);
     let width = table.shape.columns.len();
-    let (mut seen, mut count) = (HashSet::new(), 0);
-    let mut moved: Vec<(RecordBatch, Vec<Vec<u8>>)> = Vec::new();
+    // Where the old key's columns are: among themselves, in the old row, or, if they stay, in the new one.
+    let old_at = if tracks == Tracked::Nothing { 0 } else { width };
+    let mut seen = HashSet::new();
+    let mut changes = Vec::new();
     for batch in &drained.batches {
-        let batch = if may_repeat { first_matches(batch, table, width, &encoder, &mut seen)? } else { batch.clone() };
-        count += batch.num_rows() as u64;
+        let batch = match (may_repeat, tracks) {
+            (false, _) => batch.clone(),
+            (true, Tracked::Keys) => first_of_keys(batch, &batch.columns()[width..], &encoder, &mut seen)?,
+            (true, _) => first_matches(batch, table, old_at, &encoder, &mut seen)?,
+        };
+        let rows = batch.num_rows();
         let mut columns: Vec<ArrayRef> = batch.columns()[..width].to_vec();
-        for (position, expr) in assigned {
-            let field = &table.shape.columns[*position].field;
-            let origin = if is_literal(expr) { Origin::Literal } else { Origin::Expression };
-            columns[*position] = assign(&columns[*position], field.data_type(), origin, field.name())?;
-        }
-        let stored = writer.batch(columns, batch.num_rows())?;
-        if batch.num_columns() > width {
-            moved.push((stored, encoder.encode(&batch.columns()[width..], batch.num_rows())?));
-        } else {
-            writer.replace(context.txn, &stored)?;
-        }
+        assigned.convert(context, table, &mut columns, rows)?;
+        let old = match tracks {
+            Tracked::Nothing => Old::SameKeys,
+            Tracked::Keys => Old::Keys(encoder.encode(&batch.columns()[width..], rows)?),
+            Tracked::Rows => Old::Rows(writer.batch(batch.columns()[width..].to_vec(), rows)?),
+        };
+        changes.push(Change { old, new: writer.batch(columns, rows)? });
     }
-    writer.rekey(context.txn, &moved)?;
-    Ok(count)
+    Ok(changes)
 }
 
-/// The rows of `batch` whose old key was not seen before.
+/// The rows of `batch` whose key was not seen before; all stored columns begin at `at`.
 fn first_matches(
     batch: &RecordBatch,
     table: &Table,
-    width: usize,
+    at: usize,
     encoder: &KeyEncoder,
     seen: &mut HashSet<Vec<u8>>,
 ) -> Result<RecordBatch> {
-    let old: Vec<ArrayRef> = if batch.num_columns() > width {
-        batch.columns()[width..].to_vec()
-    } else {
-        table.shape.primary_key.iter().map(|position| batch.column(*position).clone()).collect()
-    };
-    let keys = encoder.encode(&old, batch.num_rows())?;
+    let key: Vec<ArrayRef> =
+        table.shape.primary_key.iter().map(|position| batch.column(at + position).clone()).collect();
+    first_of_keys(batch, &key, encoder, seen)
+}
+
+fn first_of_keys(
+    batch: &RecordBatch,
+    key: &[ArrayRef],
+    encoder: &KeyEncoder,
+    seen: &mut HashSet<Vec<u8>>,
+) -> Result<RecordBatch> {
+    let keys = encoder.encode(key, batch.num_rows())?;
     let keep: BooleanArray = keys.into_iter().map(|key| Some(seen.insert(key))).collect();
     Ok(filter_record_batch(batch, &keep)?)
 }

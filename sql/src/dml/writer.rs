@@ -1,15 +1,19 @@
-//! `TableWriter`: batches of a table's columns → checked, encoded rows in a transaction.
+//! `TableWriter`: batches of a table's columns → checked, encoded rows and index entries in a transaction.
+//!
+//! A statement hands over all of its changes at once. Old entries go first, new ones come after, and uniqueness is looked
+//! at when they do: so it holds at the end of the statement, not between its rows.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use arrow::util::display::array_value_to_string;
 use strata_olap::convert::batch::{BatchEncoder, EncodedRows};
 use strata_oltp::txn::Transaction;
 use strata_oltp::{Db, TableSchema};
 
+use super::shown_columns;
 use crate::catalog::Table;
+use crate::catalog::index::TableIndex;
 use crate::error::{Error, Result, SqlState};
 use crate::expr::json;
 use crate::types::{check_length, is_json_field};
@@ -21,6 +25,22 @@ const RANGE_CHECK_ROWS_MIN: usize = 8;
 pub(crate) struct TableWriter<'a> {
     table: &'a Table,
     encoder: BatchEncoder,
+}
+
+/// Rows before and after an UPDATE: same number, same order.
+pub(crate) struct Change {
+    pub old: Old,
+    pub new: RecordBatch,
+}
+
+/// What is known of rows before an UPDATE.
+pub(crate) enum Old {
+    /// Their keys stay, and no index depends on what changes.
+    SameKeys,
+    /// Their full keys; no index depends on what changes.
+    Keys(Vec<Vec<u8>>),
+    /// All stored columns.
+    Rows(RecordBatch),
 }
 
 impl<'a> TableWriter<'a> {
@@ -82,39 +102,120 @@ impl<'a> TableWriter<'a> {
             }
             self.put(txn, &rows, row)?;
         }
+        for index in &self.table.indexes {
+            let entries = index.entries(batch, &rows)?;
+            self.add_entries(txn, index, &entries, batch, |_| true)?;
+        }
         Ok(rows.len() as u64)
     }
 
-    /// Replaces rows in place: `batch` holds their new values under unchanged keys.
+    /// Deletes the rows under `keys`.
     ///
     /// # Errors
     /// 53200 if the transaction grows too large.
-    pub(crate) fn replace(&self, txn: &mut Transaction, batch: &RecordBatch) -> Result<()> {
-        let rows = self.encoder.encode(batch)?;
-        (0..rows.len()).try_for_each(|row| self.put(txn, &rows, row))
+    pub(crate) fn delete_keys(&self, txn: &mut Transaction, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<()> {
+        keys.into_iter().try_for_each(|key| Ok(txn.delete(self.table.id(), key)?))
     }
 
-    /// Moves rows to new keys: `batch` holds the new values, `old` the keys they had. Rows whose key stays are
-    /// replaced. All old keys go first, so that keys may be exchanged within the statement.
+    /// Deletes rows with their index entries; `batch` holds all of their stored columns.
+    ///
+    /// # Errors
+    /// 53200 if the transaction grows too large.
+    pub(crate) fn delete(&self, txn: &mut Transaction, batch: &RecordBatch) -> Result<()> {
+        let rows = self.encoder.encode(batch)?;
+        self.delete_keys(txn, (0..rows.len()).map(|row| rows.key(row).to_vec()))?;
+        for index in &self.table.indexes {
+            let entries = index.entries(batch, &rows)?;
+            for row in 0..entries.len() {
+                txn.delete(index.id(), entries.key(row).to_vec())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts new rows in place of old ones. All old keys and entries go first, so that keys may be exchanged within the
+    /// statement.
     ///
     /// # Errors
     /// 23505 naming the first new key that is taken at the end of the statement.
-    pub(crate) fn rekey(&self, txn: &mut Transaction, batches: &[(RecordBatch, Vec<Vec<u8>>)]) -> Result<()> {
-        let encoded: Vec<EncodedRows> =
-            batches.iter().map(|(batch, _)| self.encoder.encode(batch)).collect::<Result<_, _>>()?;
-        for ((_, old), rows) in batches.iter().zip(&encoded) {
-            for (row, old) in old.iter().enumerate().filter(|(row, old)| rows.key(*row) != old.as_slice()) {
-                debug_assert!(row < rows.len());
-                txn.delete(self.table.id(), old.clone())?;
+    pub(crate) fn update(&self, txn: &mut Transaction, changes: &[Change]) -> Result<()> {
+        let encoded: Vec<Encoded> = changes.iter().map(|change| self.encode(change)).collect::<Result<_>>()?;
+        for encoded in &encoded {
+            let moved =
+                encoded.old_keys.iter().enumerate().filter(|(row, key)| encoded.rows.key(*row) != key.as_slice());
+            for (_, key) in moved {
+                txn.delete(self.table.id(), key.clone())?;
             }
         }
-        for ((batch, old), rows) in batches.iter().zip(&encoded) {
-            for (row, old) in old.iter().enumerate() {
-                if rows.key(row) != old.as_slice() && txn.contains(self.table.id(), rows.key(row))? {
-                    return Err(self.duplicate_key(batch, row));
+        for (change, encoded) in changes.iter().zip(&encoded) {
+            for row in 0..encoded.rows.len() {
+                let is_moved = encoded.old_keys.get(row).is_some_and(|old| encoded.rows.key(row) != old.as_slice());
+                if is_moved && txn.contains(self.table.id(), encoded.rows.key(row))? {
+                    return Err(self.duplicate_key(&change.new, row));
                 }
-                self.put(txn, rows, row)?;
+                self.put(txn, &encoded.rows, row)?;
             }
+        }
+        for index in &self.table.indexes {
+            self.update_entries(txn, index, changes, &encoded)?;
+        }
+        Ok(())
+    }
+
+    fn encode(&self, change: &Change) -> Result<Encoded> {
+        let rows = self.encoder.encode(&change.new)?;
+        let (old_keys, old_rows) = match &change.old {
+            Old::SameKeys => (Vec::new(), None),
+            Old::Keys(keys) => (keys.clone(), None),
+            Old::Rows(batch) => {
+                let old = self.encoder.encode(batch)?;
+                ((0..old.len()).map(|row| old.key(row).to_vec()).collect(), Some(old))
+            }
+        };
+        Ok(Encoded { rows, old_keys, old_rows })
+    }
+
+    fn update_entries(
+        &self,
+        txn: &mut Transaction,
+        index: &TableIndex,
+        changes: &[Change],
+        encoded: &[Encoded],
+    ) -> Result<()> {
+        let mut pairs = Vec::new();
+        for (change, encoded) in changes.iter().zip(encoded) {
+            let (Old::Rows(old), Some(old_rows)) = (&change.old, &encoded.old_rows) else { continue };
+            let (old, new) = (index.entries(old, old_rows)?, index.entries(&change.new, &encoded.rows)?);
+            for row in (0..old.len()).filter(|row| old.key(*row) != new.key(*row)) {
+                txn.delete(index.id(), old.key(row).to_vec())?;
+            }
+            pairs.push((&change.new, old, new));
+        }
+        for (batch, old, new) in &pairs {
+            let has_changed = |row: usize| old.key(row) != new.key(row) || old.row(row) != new.row(row);
+            // An entry that keeps its key and gets other contents stands where its old self did.
+            for row in (0..new.len()).filter(|row| old.key(*row) == new.key(*row) && has_changed(*row)) {
+                txn.put(index.id(), new.key(row).to_vec(), new.row(row).to_vec())?;
+            }
+            self.add_entries(txn, index, new, batch, |row| old.key(row) != new.key(row))?;
+        }
+        Ok(())
+    }
+
+    /// Adds those entries that `is_new` asks for.
+    pub(crate) fn add_entries(
+        &self,
+        txn: &mut Transaction,
+        index: &TableIndex,
+        entries: &EncodedRows,
+        batch: &RecordBatch,
+        is_new: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        for row in (0..entries.len()).filter(|row| is_new(*row)) {
+            if index.index.is_unique && txn.contains(index.id(), entries.key(row))? {
+                return Err(self.duplicate_entry(index, batch, row));
+            }
+            txn.put(index.id(), entries.key(row).to_vec(), entries.row(row).to_vec())?;
         }
         Ok(())
     }
@@ -155,17 +256,29 @@ impl<'a> TableWriter<'a> {
 
     /// 23505 naming table and key.
     fn duplicate_key(&self, batch: &RecordBatch, row: usize) -> Error {
-        let key = &self.table.shape.primary_key;
-        let names: Vec<&str> = key.iter().map(|at| self.table.shape.columns[*at].field.name().as_str()).collect();
-        let values: Vec<String> = key
-            .iter()
-            .map(|at| array_value_to_string(batch.column(*at), row).unwrap_or_else(|_| "?".to_owned()))
-            .collect();
         let message = format!("duplicate key in table {}", self.table.name);
-        Error::new(SqlState::UniqueViolation, message)
-            .with_detail(format!("key ({})=({}) already exists", names.join(", "), values.join(", ")))
+        self.duplicate(message, &self.table.shape.primary_key, batch, row)
             .with_hint("choose another key, or UPDATE the existing row")
     }
+
+    /// 23505 naming table, constraint and values.
+    pub(crate) fn duplicate_entry(&self, index: &TableIndex, batch: &RecordBatch, row: usize) -> Error {
+        let what = if index.index.is_constraint { "unique constraint" } else { "unique index" };
+        let message = format!("a row for table {} violates {what} {}", self.table.name, index.index.name);
+        self.duplicate(message, &index.columns, batch, row)
+    }
+
+    fn duplicate(&self, message: String, columns: &[usize], batch: &RecordBatch, row: usize) -> Error {
+        let (names, values) = shown_columns(batch, row, columns.iter().copied());
+        Error::new(SqlState::UniqueViolation, message).with_detail(format!("key ({names})=({values}) already exists"))
+    }
+}
+
+struct Encoded {
+    rows: EncodedRows,
+    /// Empty if keys stay.
+    old_keys: Vec<Vec<u8>>,
+    old_rows: Option<EncodedRows>,
 }
 
 /// Key columns, in key order → full keys.

@@ -7,8 +7,10 @@ use strata_oltp::txn::{Savepoint, Transaction, TransactionOptions};
 
 use crate::catalog::Catalog;
 use crate::ddl::Effects;
+use crate::dml::foreign_keys::Suspects;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
+use crate::settings::Settings;
 
 /// An open transaction.
 pub(super) struct Open {
@@ -16,9 +18,19 @@ pub(super) struct Open {
     /// What the transaction sees, its own DDL included.
     pub catalog: Arc<Catalog>,
     pub effects: Effects,
+    /// Foreign keys to be looked at before the statement ends.
+    pub suspects: Vec<Suspects>,
+    /// Foreign keys to be looked at before the commit. One that was undone since is nobody's fault and passes.
+    pub deferred: Vec<Suspects>,
     /// Set by a failed statement, or by a query that fails while its rows are read.
     pub failed: Arc<AtomicBool>,
+    /// Settings of the session when the transaction began, to return to.
+    pub before: Settings,
+    /// Settings in force, if the transaction has changed some.
+    pub local: Option<Settings>,
     savepoints: Vec<Named>,
+    /// Whether no statement has read or written yet.
+    untouched: bool,
 }
 
 /// A savepoint, and what besides rows it returns to.
@@ -30,11 +42,32 @@ struct Named {
 }
 
 impl Open {
-    pub(super) fn new(engine: &Engine, options: &TransactionOptions) -> Result<Open> {
+    pub(super) fn new(engine: &Engine, options: &TransactionOptions, settings: &Settings) -> Result<Open> {
         let txn = engine.db().begin_with(*options)?;
         let catalog = engine.catalog_at(txn.snapshot())?;
         let failed = Arc::new(AtomicBool::new(false));
-        Ok(Open { txn, catalog, effects: Effects::default(), failed, savepoints: Vec::new() })
+        let (effects, suspects, deferred) = (Effects::default(), Vec::new(), Vec::new());
+        Ok(Open {
+            txn,
+            catalog,
+            effects,
+            suspects,
+            deferred,
+            failed,
+            before: settings.clone(),
+            local: None,
+            savepoints: Vec::new(),
+            untouched: true,
+        })
+    }
+
+    /// Notes that a statement reads or writes.
+    pub(super) fn touch(&mut self) {
+        self.untouched = false;
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        self.untouched
     }
 
     pub(super) fn has_failed(&self) -> bool {

@@ -1,0 +1,310 @@
+//! CREATE and DROP INDEX.
+//!
+//! Within a transaction the index is filled in it; it commits only if nobody else wrote to the table meanwhile. Outside of
+//! one it is built online, while others write:
+//!
+//! 1. declare: from this commit on every writer keeps the index, or conflicts with the commit and tries again;
+//! 2. fill: entries of all rows at one later snapshot S, some thousand per transaction. Where the index has any version of
+//!    an entry's key already, deleted ones included, a writer was there after the declaration, and the row itself says
+//!    whether the entry is still due. The snapshot is held, so no such version is merged away;
+//! 3. enable: queries may use it.
+//!
+//! An entry that a writer removes between the look and the commit of a batch is a conflict, and the batch is tried again. If
+//! step 2 fails, or the process ends, the index is dropped: by the statement, or when the database is opened.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::SessionState;
+use datafusion::sql::sqlparser::ast;
+use strata_olap::convert::batch::{BatchBuilder, BatchEncoder};
+use strata_olap::scan::BoundView;
+use strata_oltp::commit::Durability;
+use strata_oltp::txn::Transaction;
+use strata_oltp::{SeqNo, Snapshot, TableId};
+
+use super::{Context, drop as drops, refuse_system_schema, register};
+use crate::catalog::index::{Index, TableIndex};
+use crate::catalog::provider::HIDDEN_SCHEMA;
+use crate::catalog::{CATALOG_NAME, Catalog, Table, TableName, check_name, store};
+use crate::dml::Frames;
+use crate::dml::writer::TableWriter;
+use crate::engine::Engine;
+use crate::error::{Error, Result, SqlState};
+use crate::query::{Reader, Rows};
+use crate::statement::{identifier, name_parts, parse_own};
+
+/// Attempts to commit a single entry, or a change of the catalog, beside others that write it.
+const RETRIES_MAX: usize = 100;
+
+/// CREATE INDEX within a transaction.
+pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateIndex) -> Result<()> {
+    let Some((name, id)) = declare(context, create, false)? else { return Ok(()) };
+    let table = Arc::clone(context.catalog.table(&name)?);
+    let index = index_of(&table, id)?;
+    context.txn.require_untouched(table.id());
+    let (writer, encoder) = (TableWriter::new(&table), BatchEncoder::new(&table.shape));
+    let drained = context.drain(all_rows(&table)?).await?;
+    for batch in &drained.batches {
+        let batch = writer.batch(batch.columns().to_vec(), batch.num_rows())?;
+        let entries = index.entries(&batch, &encoder.encode(&batch)?)?;
+        writer.add_entries(context.txn, index, &entries, &batch, |_| true)?;
+    }
+    Ok(())
+}
+
+/// Adds an index to the catalog, without entries: its table and number, or `None` if it exists and may.
+///
+/// # Errors
+/// Names, columns and options that cannot be.
+pub(crate) fn declare(
+    context: &mut Context<'_>,
+    create: &ast::CreateIndex,
+    is_building: bool,
+) -> Result<Option<(TableName, u32)>> {
+    refuse_unsupported(create)?;
+    let name = TableName::from_parts(&name_parts(&create.table_name)?)?;
+    refuse_system_schema(&name.schema)?;
+    let table = context.target(&name_parts(&create.table_name)?)?;
+    let mut columns = Vec::new();
+    for column in &create.columns {
+        let id = indexed_column(&table, column)?;
+        if columns.contains(&id) {
+            let message = format!("column {} appears twice in the index", column.column.expr);
+            return Err(Error::new(SqlState::DuplicateColumn, message));
+        }
+        columns.push(id);
+    }
+    let schema = name.schema.clone();
+    let index_name = match &create.name {
+        Some(given) => {
+            let parts = name_parts(given)?;
+            let given = parts.last().cloned().unwrap_or_default();
+            check_name("index", &given)?;
+            TableName { schema, table: given }
+        }
+        None => {
+            let base = format!("{}_{}_idx", table.name, table.column_names(&columns).replace(", ", "_"));
+            TableName { table: context.catalog.free_name(&schema, &base, &[]), schema }
+        }
+    };
+    if create.if_not_exists && context.catalog.find_index(&index_name).is_some() {
+        return Ok(None);
+    }
+    context.catalog.check_free("index", &index_name)?;
+    let catalog = Arc::make_mut(context.catalog);
+    let index = Index {
+        name: index_name.table,
+        id: catalog.new_storage().0,
+        columns,
+        is_unique: create.unique,
+        nulls_are_equal: create.nulls_distinct == Some(false),
+        is_constraint: false,
+        is_building,
+    };
+    let (id, mut rules) = (index.id, table.rules.clone());
+    rules.indexes.push(index);
+    let table = table.with_rules(rules)?;
+    register(context.engine, &table);
+    catalog.put_table(context.txn, table)?;
+    Ok(Some((name, id)))
+}
+
+fn refuse_unsupported(create: &ast::CreateIndex) -> Result<()> {
+    let is_tree = match &create.using {
+        None | Some(ast::IndexType::BTree) => true,
+        Some(other) => return Err(Error::unsupported(format!("an index USING {other}"))),
+    };
+    let refused = [
+        (!is_tree, "an index that is no tree"),
+        (create.predicate.is_some(), "a partial index (WHERE)"),
+        (!create.include.is_empty(), "an index that INCLUDEs columns"),
+        (!create.with.is_empty() || !create.index_options.is_empty(), "index options"),
+    ];
+    match refused.iter().find(|(found, _)| *found) {
+        Some((_, what)) => Err(Error::unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+fn indexed_column(table: &Table, column: &ast::IndexColumn) -> Result<u32> {
+    let ast::Expr::Identifier(ident) = &column.column.expr else {
+        return Err(Error::unsupported(format!("an index on the expression {}", column.column.expr))
+            .with_hint("index plain columns"));
+    };
+    let options = &column.column.options;
+    // An index is read in both directions, so that DESC alone makes no difference; where NULLs lie does.
+    let is_usual = options.asc != Some(false) && options.nulls_first != Some(true);
+    if !is_usual && options.nulls_first.is_some_and(|first| first == (options.asc != Some(false))) {
+        return Err(Error::unsupported(format!("an index with NULLs at the other end ({})", column.column)));
+    }
+    let position = table.column_position(&identifier(ident))?;
+    TableIndex::check_type(&table.shape.columns[position].field)?;
+    Ok(table.column_id(position))
+}
+
+pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool, cascade: bool) -> Result<()> {
+    let Some((table, index)) =
+        context.catalog.find_index(name).map(|(table, index)| (Arc::clone(table), index.clone()))
+    else {
+        if if_exists {
+            return Ok(());
+        }
+        let known: Vec<&str> =
+            context.catalog.tables().flat_map(|table| &table.rules.indexes).map(|index| index.name.as_str()).collect();
+        let hint = crate::error::near::nearest(&name.table, known).map(|near| format!("did you mean {near}?"));
+        return Err(Error::new(SqlState::UndefinedObject, format!("index {name} does not exist")).with_hint_opt(hint));
+    };
+    if index.is_constraint {
+        let message = format!("index {name} backs a unique constraint of table {}", table.qualified_name());
+        return Err(Error::new(SqlState::DependentObjects, message).with_hint(format!(
+            "use ALTER TABLE {} DROP CONSTRAINT {}",
+            table.qualified_name(),
+            index.name
+        )));
+    }
+    let is_same =
+        |known: &[u32]| known.len() == index.columns.len() && known.iter().all(|id| index.columns.contains(id));
+    let others = table.rules.indexes.iter().filter(|other| other.is_unique && other.id != index.id);
+    let stands_alone = !is_same(&table.key_ids()) && !others.into_iter().any(|other| is_same(&other.columns));
+    let referring = context.catalog.referring_to(table.id()).find(|(_, key)| is_same(&key.parent_columns));
+    if let (true, true, Some((child, key))) = (index.is_unique, stands_alone, referring) {
+        let message = format!("index {name} is needed by foreign key {} of table {}", key.name, child.name);
+        let _ = cascade;
+        return Err(Error::new(SqlState::DependentObjects, message).with_hint("drop the foreign key first"));
+    }
+    drops::forget_index(context, &table, index.id)
+}
+
+/// Fills the declared index `id` of `name` and enables it.
+///
+/// # Errors
+/// 23505 for two rows that a unique index does not allow; whatever reading runs into. The index is then still declared.
+pub(crate) async fn build_online(engine: &Engine, base: &SessionState, name: &TableName, id: u32) -> Result<()> {
+    let snapshot = engine.db().snapshot();
+    let catalog = engine.catalog_at(&snapshot)?;
+    let table = Arc::clone(catalog.table(name)?);
+    let view = BoundView::new(snapshot.clone());
+    let reader = Reader::new(base, engine, &catalog, view, Frames::new())?;
+    let mut rows: Rows = reader.query(all_rows(&table)?).await?;
+    while let Some(batch) = rows.next().await? {
+        let (engine, table, snapshot) = (engine.clone(), Arc::clone(&table), snapshot.clone());
+        crate::session::blocking(move || fill(&engine, &table, id, &snapshot, &batch)).await?;
+    }
+    let engine = engine.clone();
+    let name = name.clone();
+    crate::session::blocking(move || change_index(&engine, &name, id, false)).await
+}
+
+/// Removes a declared index that could not be built.
+///
+/// # Errors
+/// I/O.
+pub(crate) fn abandon(engine: &Engine, name: &TableName, id: u32) -> Result<()> {
+    change_index(engine, name, id, true)?;
+    Ok(engine.db().drop_table(TableId(id))?)
+}
+
+/// Writes the entries of `batch`, rows of `table` as of `snapshot`: in one transaction, or in as many as it takes beside
+/// writers of the same entries. What loses is halved, so that some part always wins.
+fn fill(engine: &Engine, table: &Table, id: u32, snapshot: &Snapshot, batch: &RecordBatch) -> Result<()> {
+    let index = index_of(table, id)?;
+    let writer = TableWriter::new(table);
+    let batch = writer.batch(batch.columns().to_vec(), batch.num_rows())?;
+    let rows = BatchEncoder::new(&table.shape).encode(&batch)?;
+    let entries = index.entries(&batch, &rows)?;
+    let mut parts = vec![(0..entries.len(), 0)];
+    while let Some((part, attempt)) = parts.pop() {
+        let mut txn = engine.db().begin()?;
+        let newer = engine.catalog_at(txn.snapshot())?;
+        let is_declared = newer.find_id(table.id()).is_some_and(|table| index_of(table, id).is_ok());
+        if !is_declared {
+            let message = format!("index {} was dropped while it was built", index.index.name);
+            return Err(Error::new(SqlState::UndefinedObject, message));
+        }
+        for row in part.clone() {
+            if is_due(&txn, table, index, snapshot, (rows.key(row), entries.key(row), entries.row(row)))? {
+                if index.index.is_unique && txn.contains(index.id(), entries.key(row))? {
+                    return Err(writer.duplicate_entry(index, &batch, row));
+                }
+                txn.put(index.id(), entries.key(row).to_vec(), entries.row(row).to_vec())?;
+            }
+        }
+        match txn.commit(Durability::Buffered) {
+            Err(strata_oltp::Error::Conflict { .. }) if part.len() > 1 => {
+                let half = part.start + part.len() / 2;
+                parts.extend([(half..part.end, 0), (part.start..half, 0)]);
+            }
+            Err(strata_oltp::Error::Conflict { .. }) if attempt < RETRIES_MAX => parts.push((part, attempt + 1)),
+            other => other.map(|_| ())?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the entry of a row as of `snapshot` is missing and belongs there now.
+fn is_due(
+    txn: &Transaction,
+    table: &Table,
+    index: &TableIndex,
+    snapshot: &Snapshot,
+    (row_key, entry_key, entry_row): (&[u8], &[u8], &[u8]),
+) -> Result<bool> {
+    if let Some(own) = txn.overlay(index.id())
+        && own.contains_key(entry_key)
+    {
+        // Two rows of this batch: the unique check says so.
+        return Ok(true);
+    }
+    let now = txn.snapshot();
+    let version = match now.view().rows(index.id()) {
+        Some(rows) => rows.get(entry_key, now.seqno())?,
+        None => None,
+    };
+    let Some((_, value)) = version else {
+        // Nobody wrote the entry; did somebody before the declaration, whose row is of the snapshot, go unnoticed? No:
+        // whoever changes the row afterwards writes its entry.
+        debug_assert!(snapshot.seqno() <= now.seqno());
+        return Ok(true);
+    };
+    if value.as_deref() == Some(entry_row) {
+        return Ok(false);
+    }
+    let Some(current) = now.get(&table.shape, row_key)? else { return Ok(false) };
+    let mut builder = BatchBuilder::new(&table.shape, None, false);
+    builder.push(&current, SeqNo(0))?;
+    let batch = builder.finish()?;
+    let entries = index.entries(&batch, &BatchEncoder::new(&table.shape).encode(&batch)?)?;
+    Ok(entries.key(0) == entry_key)
+}
+
+/// Enables or removes an index, in a transaction of its own.
+fn change_index(engine: &Engine, name: &TableName, id: u32, remove: bool) -> Result<()> {
+    let mut attempt = 0;
+    loop {
+        let mut txn = engine.db().begin()?;
+        let mut catalog = Catalog::clone(&*engine.catalog_at(txn.snapshot())?);
+        let Some(table) = catalog.find(name).cloned() else { return Ok(()) };
+        let mut rules = table.rules.clone();
+        if remove {
+            rules.indexes.retain(|index| index.id != id);
+        }
+        rules.indexes.iter_mut().filter(|index| index.id == id).for_each(|index| index.is_building = false);
+        catalog.put_table(&mut txn, table.with_rules(rules)?)?;
+        store::pin_table(&mut txn, &table)?;
+        match txn.commit(Durability::Durable) {
+            Err(strata_oltp::Error::Conflict { .. }) if attempt < RETRIES_MAX => attempt += 1,
+            other => return other.map(|_| ()).map_err(Error::from),
+        }
+    }
+}
+
+fn index_of(table: &Table, id: u32) -> Result<&TableIndex> {
+    let found = table.indexes.iter().find(|index| index.index.id == id);
+    found.ok_or_else(|| Error::internal(format!("table {} has no index number {id}", table.name)))
+}
+
+/// All stored columns of all rows.
+fn all_rows(table: &Table) -> Result<ast::Statement> {
+    parse_own(&format!("SELECT * FROM {CATALOG_NAME}.{HIDDEN_SCHEMA}.\"{}\"", table.id().0))
+}

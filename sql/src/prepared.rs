@@ -1,0 +1,153 @@
+//! Prepared statements: parsed once, run with parameters.
+//!
+//! A parameter takes the place of `$1`, `$2`, … as a constant, so that a statement means with parameters exactly what it
+//! means with the constants written out.
+
+use std::ops::ControlFlow;
+
+use arrow::array::Array;
+use arrow::datatypes::DataType;
+use arrow::util::display::array_value_to_string;
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast;
+
+use crate::error::{Error, Result, SqlState};
+use crate::statement::{Kind, Statement};
+use crate::types::sql_name;
+
+/// A statement with places for parameters.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub(crate) statement: Statement,
+    /// What EXECUTE converts arguments to, as far as PREPARE says.
+    pub(crate) types: Vec<ast::DataType>,
+    parameter_count: usize,
+}
+
+impl Prepared {
+    /// # Errors
+    /// 42601 for a placeholder that is not `$1`, `$2`, ….
+    pub(crate) fn new(statement: Statement, types: Vec<ast::DataType>) -> Result<Prepared> {
+        let mut parameter_count = types.len();
+        let mut copy = statement.kind.clone();
+        visit(&mut copy, &mut |number| {
+            parameter_count = parameter_count.max(number);
+            Ok(None)
+        })?;
+        Ok(Prepared { statement, types, parameter_count })
+    }
+
+    /// The statement.
+    #[must_use]
+    pub fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// Highest number among its placeholders.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        self.parameter_count
+    }
+
+    /// The statement with constants in place of parameters.
+    ///
+    /// # Errors
+    /// 08P01 for another number of parameters.
+    pub(crate) fn bind(&self, parameters: &[ast::Expr]) -> Result<Statement> {
+        if parameters.len() != self.parameter_count {
+            let message =
+                format!("the statement has {} parameters, {} were given", self.parameter_count, parameters.len());
+            return Err(Error::new(SqlState::ProtocolViolation, message));
+        }
+        let mut statement = self.statement.clone();
+        visit(&mut statement.kind, &mut |number| {
+            let value = &parameters[number - 1];
+            Ok(Some(match self.types.get(number - 1) {
+                Some(data_type) => cast(value.clone(), data_type.clone()),
+                None => value.clone(),
+            }))
+        })?;
+        Ok(statement)
+    }
+}
+
+fn cast(expr: ast::Expr, data_type: ast::DataType) -> ast::Expr {
+    ast::Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// Calls `replace` with the number of each placeholder, and puts what it returns in its place.
+fn visit(kind: &mut Kind, replace: &mut dyn FnMut(usize) -> Result<Option<ast::Expr>>) -> Result<()> {
+    let mut visitor = |expr: &mut ast::Expr| {
+        let ast::Expr::Value(value) = expr else { return ControlFlow::Continue(()) };
+        let ast::Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
+        let number =
+            name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok()).filter(|number| *number > 0);
+        let replaced =
+            match number {
+                Some(number) => replace(number),
+                None => Err(Error::new(SqlState::Syntax, format!("{name} is no parameter"))
+                    .with_hint("parameters are $1, $2, …")),
+            };
+        match replaced {
+            Ok(Some(value)) => *expr = value,
+            Ok(None) => {}
+            Err(error) => return ControlFlow::Break(error),
+        }
+        ControlFlow::Continue(())
+    };
+    let visited = match kind {
+        Kind::Query(statement) | Kind::Ddl(statement) | Kind::Set(statement) => {
+            ast::visit_expressions_mut(statement.as_mut(), &mut visitor)
+        }
+        Kind::Insert(insert) => ast::visit_expressions_mut(insert.as_mut(), &mut visitor),
+        Kind::Update(update) => ast::visit_expressions_mut(update.as_mut(), &mut visitor),
+        Kind::Delete(delete) => ast::visit_expressions_mut(delete.as_mut(), &mut visitor),
+        Kind::Merge(merge) => ast::visit_expressions_mut(merge.as_mut(), &mut visitor),
+        Kind::Call(function) => ast::visit_expressions_mut(function.as_mut(), &mut visitor),
+        _ => ControlFlow::Continue(()),
+    };
+    match visited {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// A value as a constant of SQL, of the value's own type.
+///
+/// # Errors
+/// 0A000 for types that have no constants.
+pub(crate) fn literal(value: &ScalarValue) -> Result<ast::Expr> {
+    let constant = |value: ast::Value| ast::Expr::Value(value.into());
+    if value.is_null() {
+        return Ok(constant(ast::Value::Null));
+    }
+    let array = value.to_array()?;
+    let text = || array_value_to_string(&array, 0).map_err(Error::from);
+    Ok(match array.data_type() {
+        DataType::Boolean => constant(ast::Value::Boolean(text()? == "true")),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => constant(ast::Value::SingleQuotedString(text()?)),
+        DataType::Int32 | DataType::Decimal128(..) => number(text()?),
+        data_type => {
+            let text = match data_type {
+                DataType::Binary | DataType::BinaryView | DataType::LargeBinary => format!("\\x{}", text()?),
+                _ => text()?,
+            };
+            let name = sql_name(data_type);
+            let data_type = crate::statement::parse_type(&name)
+                .map_err(|_| Error::unsupported(format!("a parameter of type {data_type}")))?;
+            cast(constant(ast::Value::SingleQuotedString(text)), data_type)
+        }
+    })
+}
+
+/// Digits as the parser would read them: a minus is an operator.
+fn number(digits: String) -> ast::Expr {
+    let constant = |digits: String| ast::Expr::Value(ast::Value::Number(digits, false).into());
+    match digits.strip_prefix('-') {
+        Some(digits) => ast::Expr::Nested(Box::new(ast::Expr::UnaryOp {
+            op: ast::UnaryOperator::Minus,
+            expr: Box::new(constant(digits.to_owned())),
+        })),
+        None => constant(digits),
+    }
+}
