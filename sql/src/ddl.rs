@@ -3,6 +3,8 @@
 //! Nothing happens outside the transaction but that a new table's shape is told to the store, which is harmless if the
 //! transaction never commits. Storage that is not needed any more goes after the commit, see [`Effects`].
 
+mod alter;
+mod columns;
 mod comment;
 mod definition;
 mod drop;
@@ -14,6 +16,7 @@ mod table;
 mod truncate;
 mod view;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast;
@@ -34,6 +37,8 @@ pub(crate) use sequence::undefined as undefined_sequence;
 pub(crate) struct Effects {
     /// Storage that goes.
     pub dropped: Vec<TableId>,
+    /// Tables whose shape background work takes up with the commit.
+    pub reshaped: BTreeSet<TableId>,
 }
 
 /// What a DDL statement has done.
@@ -56,6 +61,10 @@ impl Done {
 pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -> Result<Done> {
     match statement {
         ast::Statement::CreateTable(create) => table::create(context, create).await,
+        ast::Statement::AlterTable(alter) => {
+            alter::run(context, alter).await?;
+            Ok(Done::tag("ALTER TABLE"))
+        }
         ast::Statement::CreateIndex(create) => {
             index::create(context, create).await?;
             Ok(Done::tag("CREATE INDEX"))

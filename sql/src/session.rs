@@ -640,10 +640,15 @@ impl Session {
 
 /// Commits on a thread that may block, then drops the storage of dropped tables.
 async fn commit(engine: &Engine, open: Open, durability: Durability) -> Result<()> {
-    let Open { txn, effects, catalog, .. } = open;
+    let Open { mut txn, effects, catalog, .. } = open;
     let engine = engine.clone();
     blocking(move || {
         let before = Arc::clone(&catalog);
+        for id in &effects.reshaped {
+            if let Some(table) = catalog.find_id(*id) {
+                txn.reshape(Arc::clone(&table.shape), table.storage.kind, table.storage.compaction.clone());
+            }
+        }
         commit_now(txn, durability).map_err(|error| name_table(error, &before))?;
         for table in effects.dropped {
             // The catalog entry is gone whatever happens here; what is left over goes at the next open.

@@ -232,6 +232,7 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
         Sql::Update(update) => Kind::Update(Box::new(update)),
         Sql::Delete(delete) => Kind::Delete(Box::new(delete)),
         Sql::CreateTable(_)
+        | Sql::AlterTable(_)
         | Sql::CreateIndex(_)
         | Sql::CreateView(_)
         | Sql::CreateSequence { .. }

@@ -48,6 +48,15 @@ pub(crate) fn of<'a>(table: &'a Table, context: &Context<'_>) -> Result<&'a Comp
     Ok(table.computed.get_or_init(|| compiled))
 }
 
+/// Whether the expression may give another value for each row.
+///
+/// # Errors
+/// As [`of`].
+pub(crate) fn is_volatile(text: &str, context: &Context<'_>) -> Result<bool> {
+    let (expr, _) = analysed(text, &Schema::empty(), &state_of(context)?)?;
+    Ok(expr.is_volatile())
+}
+
 /// DataFusion as an expression of this statement is planned and run with: the clock stands still, sequences count.
 fn state_of(context: &Context<'_>) -> Result<SessionState> {
     let mut state = context.base.clone();

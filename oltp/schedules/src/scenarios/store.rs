@@ -39,8 +39,13 @@ fn id_of(key: &[u8]) -> u32 {
     u32::from_be_bytes(key[4..].try_into().unwrap())
 }
 
+/// A row that says which shape it is of, as every row must, and then only who wrote it.
+fn row_of(commit: u32) -> Vec<u8> {
+    [schema().version.to_le_bytes().as_slice(), &disk::marker(commit)].concat()
+}
+
 fn commit_of(row: &[u8]) -> u32 {
-    u32::from_be_bytes(row[8..12].try_into().unwrap())
+    u32::from_be_bytes(row[10..14].try_into().unwrap())
 }
 
 /// Small enough that opening costs little, with log files of a few commits each.
@@ -90,7 +95,7 @@ impl Store {
         let mut transaction = self.db.begin()?;
         for &(id, is_put) in writes {
             if is_put {
-                transaction.put(HYBRID, key(id), disk::marker(commit))?;
+                transaction.put(HYBRID, key(id), row_of(commit))?;
             } else {
                 transaction.delete(HYBRID, key(id))?;
             }
