@@ -161,8 +161,15 @@ impl Open {
         }
         let mut rest = Default::default();
         let mut context = self.context(engine, &mut rest);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.map_err(|error| Error::internal(format!("cannot wait for locks: {error}")))?;
-        runtime.block_on(foreign_keys::settle(&mut context, true))
+        // On a thread of its own, because the caller's may belong to a runtime, where another one can neither be waited for
+        // nor dropped.
+        std::thread::scope(|scope| {
+            let settling = scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                let runtime = runtime.map_err(|error| Error::internal(format!("cannot wait for locks: {error}")))?;
+                runtime.block_on(foreign_keys::settle(&mut context, true))
+            });
+            settling.join().unwrap_or_else(|_| Err(Error::internal("the check of foreign keys ended early")))
+        })
     }
 }

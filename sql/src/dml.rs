@@ -99,7 +99,7 @@ impl Context<'_> {
         frames: Frames,
     ) -> Result<Drained> {
         let is_own = snapshot.is_none();
-        let view = view_at(self.txn, self.catalog, snapshot.unwrap_or_else(|| self.txn.snapshot().clone()));
+        let view = view_at(self.txn, snapshot.unwrap_or_else(|| self.txn.snapshot().clone()));
         if is_own {
             *self.counters = Arc::clone(view.counters());
         }
@@ -120,17 +120,12 @@ impl Context<'_> {
 }
 
 /// What a statement of the transaction `txn` reads: its snapshot and its own writes.
-pub(crate) fn view_of(txn: &Transaction, catalog: &Catalog) -> BoundView {
-    view_at(txn, catalog, txn.snapshot().clone())
+pub(crate) fn view_of(txn: &Transaction) -> BoundView {
+    view_at(txn, txn.snapshot().clone())
 }
 
-fn view_at(txn: &Transaction, catalog: &Catalog, snapshot: Snapshot) -> BoundView {
-    let view = BoundView::new(snapshot);
-    if txn.is_read_only() {
-        return view;
-    }
-    let overlays = catalog.storages().filter_map(|storage| Some((storage, txn.overlay(storage)?)));
-    overlays.fold(view, |view, (storage, overlay)| view.with_overlay(storage, overlay))
+fn view_at(txn: &Transaction, snapshot: Snapshot) -> BoundView {
+    txn.overlays().fold(BoundView::new(snapshot), |view, (table, overlay)| view.with_overlay(table, overlay))
 }
 
 /// The table `parts` as the target of a write.

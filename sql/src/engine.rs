@@ -165,7 +165,7 @@ impl Engine {
             ddl::register(self, table);
             // A statement that was building it ended with the process.
             for index in table.rules.indexes.iter().filter(|index| index.is_building) {
-                ddl::abandon(self, &table.qualified_name(), index.id)?;
+                ddl::abandon(self, table.id(), index.id)?;
             }
         }
         let owned: BTreeSet<TableId> = self.catalog_at(&db.snapshot())?.storages().collect();

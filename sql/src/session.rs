@@ -113,6 +113,9 @@ pub struct Session {
     open: Option<Open>,
     counters: Arc<Counters>,
     prepared: HashMap<String, Prepared>,
+    /// When the running statement has taken too long. A commit that has begun is not cut off: what became of it would be
+    /// unknown.
+    deadline: Option<Instant>,
     /// When the last statement ended.
     idle_since: Instant,
 }
@@ -123,7 +126,7 @@ impl Session {
         base.config_mut().set_extension(Arc::new(LastNumbers::default()));
         let (settings, counters) = (Settings::new(durability), Arc::new(Counters::default()));
         let prepared = HashMap::new();
-        Session { engine, base, settings, open: None, counters, prepared, idle_since: Instant::now() }
+        Session { engine, base, settings, open: None, counters, prepared, deadline: None, idle_since: Instant::now() }
     }
 
     /// Runs the statements of a script, one after the other, and reads all of their rows into memory. Ends with the
@@ -172,27 +175,8 @@ impl Session {
             .with_hint("see idle_in_transaction_session_timeout"));
         }
         let timeout = self.settings().statement_timeout;
-        let result = if timeout.is_zero() {
-            self.run_now(statement).await
-        } else {
-            let deadline = Instant::now() + timeout;
-            match tokio::time::timeout_at(deadline, self.run_now(statement)).await {
-                Ok(Ok(StatementResult::Rows(rows))) => {
-                    let rows = rows.until(deadline);
-                    Ok(StatementResult::Rows(match &self.open {
-                        Some(open) => rows.reporting_to(Arc::clone(&open.failed)),
-                        None => rows,
-                    }))
-                }
-                Ok(other) => other,
-                Err(_) => {
-                    if let Some(open) = &self.open {
-                        open.failed.store(true, Ordering::Release);
-                    }
-                    Err(timed_out())
-                }
-            }
-        };
+        self.deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+        let result = self.run_now(statement).await;
         self.idle_since = Instant::now();
         result
     }
@@ -331,7 +315,7 @@ impl Session {
         }
         let durability = open.local.as_ref().unwrap_or(&self.settings).durability;
         let before = open.before.clone();
-        let settled = open.settle(&self.engine, &self.base, &mut self.counters).await;
+        let settled = within(self.deadline, open.settle(&self.engine, &self.base, &mut self.counters)).await;
         let committed = match settled {
             Ok(()) => commit(&self.engine, open, durability).await,
             Err(error) => Err(error),
@@ -498,7 +482,7 @@ impl Session {
     /// A reader for the next statement, whose counters become the session's.
     fn reader(&mut self) -> Result<Reader> {
         let (catalog, view) = match &self.open {
-            Some(open) => (Arc::clone(&open.catalog), view_of(&open.txn, &open.catalog)),
+            Some(open) => (Arc::clone(&open.catalog), view_of(&open.txn)),
             None => {
                 let snapshot = self.engine.db().snapshot();
                 (self.engine.catalog_at(&snapshot)?, BoundView::new(snapshot))
@@ -514,7 +498,7 @@ impl Session {
             (ast::Statement::Query(locking), Some(open)) if lock::asks(&query) && !open.txn.options().read_only => {
                 open.touch();
                 let mut context = open.context(&self.engine, &self.base, &mut self.counters);
-                return Ok(StatementResult::Rows(lock::run(&mut context, locking).await?));
+                return within(self.deadline, lock::run(&mut context, locking)).await.map(StatementResult::Rows);
             }
             // Outside of a transaction they would be released at once.
             _ => lock::without(query),
@@ -525,7 +509,11 @@ impl Session {
             open.txn.check_age()?;
             reader.note(&mut open.txn, &query)?;
         }
-        let rows = reader.query(query).await?;
+        let rows = within(self.deadline, reader.query(query)).await?;
+        let rows = match self.deadline {
+            Some(deadline) => rows.until(deadline),
+            None => rows,
+        };
         Ok(StatementResult::Rows(match &self.open {
             Some(open) => rows.reporting_to(Arc::clone(&open.failed)),
             None => rows,
@@ -567,10 +555,8 @@ impl Session {
 
     /// Runs a statement that writes: in the open transaction, or in one of its own that is retried when it loses.
     async fn write(&mut self, work: &Work<'_>) -> Result<StatementResult> {
-        if let Some(mut open) = self.open.take() {
-            let result = self.write_in(&mut open, work).await;
-            self.open = Some(open);
-            return result;
+        if self.open.is_some() {
+            return self.write_in(work).await;
         }
         let mut attempt = 0;
         loop {
@@ -586,8 +572,12 @@ impl Session {
             return Err(read_only());
         }
         let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
-        let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
-        open.settle(&self.engine, &self.base, &mut self.counters).await?;
+        let applied = async {
+            let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
+            open.settle(&self.engine, &self.base, &mut self.counters).await?;
+            Ok(result)
+        };
+        let result = within(self.deadline, applied).await?;
         commit(&self.engine, open, self.settings.durability).await?;
         Ok(result)
     }
@@ -599,6 +589,9 @@ impl Session {
 
     /// CREATE INDEX outside of a transaction: built while others write.
     async fn create_index(&mut self, create: &ast::CreateIndex) -> Result<StatementResult> {
+        if self.settings.read_only {
+            return Err(read_only());
+        }
         let mut attempt = 0;
         let declared = loop {
             let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
@@ -612,29 +605,47 @@ impl Session {
             }
         };
         let Some((table, id)) = declared else { return Ok(StatementResult::done("CREATE INDEX")) };
-        if let Err(error) = ddl::build_online(&self.engine, &self.base, &table, id).await {
+        let built = within(self.deadline, ddl::build_online(&self.engine, &self.base, table, id)).await;
+        if let Err(error) = built {
             let engine = self.engine.clone();
-            blocking(move || ddl::abandon(&engine, &table, id)).await?;
+            if let Err(left) = blocking(move || ddl::abandon(&engine, table, id)).await {
+                tracing::warn!(error = %left, "an index that was not built stays declared until the next open");
+            }
             return Err(error);
         }
         Ok(StatementResult::done("CREATE INDEX"))
     }
 
     /// Within a transaction a statement that fails leaves nothing behind.
-    async fn write_in(&mut self, open: &mut Open, work: &Work<'_>) -> Result<StatementResult> {
+    async fn write_in(&mut self, work: &Work<'_>) -> Result<StatementResult> {
+        let open = self.open.as_mut().ok_or_else(no_transaction)?;
         if open.txn.options().read_only {
             return Err(read_only());
         }
         open.touch();
         let before = open.txn.savepoint();
         let (catalog, effects) = (Arc::clone(&open.catalog), open.effects.clone());
-        let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await;
+        // Whoever stops waiting in here leaves a transaction that can only be rolled back.
+        open.interrupted = true;
+        let result = within(self.deadline, open.apply(&self.engine, &self.base, &mut self.counters, work)).await;
+        open.interrupted = false;
         if result.is_err() {
             open.txn.rollback_to(&before);
             (open.catalog, open.effects) = (catalog, effects);
         }
         open.txn.release(before);
         result
+    }
+}
+
+/// What `work` gives, if it does so before `deadline`.
+///
+/// # Errors
+/// 57014; otherwise those of `work`.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(timed_out())),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use arrow::record_batch::RecordBatch;
 use strata_sql::{Background, Engine, EngineOptions, Session};
 
 fn engine() -> Engine {
@@ -166,4 +167,47 @@ async fn a_foreign_key_never_dangles() {
         refused += task.await.unwrap();
     }
     assert!(refused > 0, "the race was one");
+}
+
+/// A statement that is cut off must not leave its transaction to statements that then commit by themselves.
+#[tokio::test]
+async fn a_write_that_takes_too_long_fails_its_transaction() {
+    let engine = engine();
+    let (mut session, mut other) = (engine.session(), engine.session());
+    session.execute("CREATE TABLE t (id INT PRIMARY KEY, a INT); INSERT INTO t VALUES (1, 1)").await.unwrap();
+    session.execute("BEGIN; INSERT INTO t VALUES (2, 2); SET LOCAL statement_timeout = '30ms'").await.unwrap();
+    let slow =
+        "UPDATE t SET a = (SELECT count(*) FROM generate_series(1, 100000) AS x(i), generate_series(1, 100000) AS y(j)
+        WHERE i + j < 0)";
+    assert_eq!(session.execute(slow).await.unwrap_err().sqlstate(), "57014");
+    assert!(session.in_failed_transaction());
+    assert_eq!(session.execute("INSERT INTO t VALUES (3, 3)").await.unwrap_err().sqlstate(), "25P02");
+    // The same if whoever waited is gone.
+    session.execute("ROLLBACK; BEGIN; INSERT INTO t VALUES (2, 2)").await.unwrap();
+    let gone = tokio::time::timeout(std::time::Duration::from_millis(30), session.execute(slow)).await;
+    assert!(gone.is_err());
+    assert_eq!(session.execute("INSERT INTO t VALUES (3, 3)").await.unwrap_err().sqlstate(), "25P02");
+    session.execute("ROLLBACK").await.unwrap();
+    assert_eq!(number(&mut other, "SELECT count(*) FROM t").await, 1);
+}
+
+#[tokio::test]
+async fn a_bulk_load_checks_foreign_keys() {
+    let engine = engine();
+    let mut session = engine.session();
+    let script = "CREATE TABLE parent (id BIGINT PRIMARY KEY); INSERT INTO parent VALUES (1), (2);
+        CREATE TABLE child (id BIGINT PRIMARY KEY, p BIGINT DEFAULT 2 REFERENCES parent)";
+    session.execute(script).await.unwrap();
+    let column =
+        |values: [i64; 2]| -> arrow::array::ArrayRef { Arc::new(arrow::array::Int64Array::from(values.to_vec())) };
+    let batch = |columns: Vec<(&str, [i64; 2])>| {
+        RecordBatch::try_from_iter(columns.into_iter().map(|(name, values)| (name, column(values)))).unwrap()
+    };
+    let mut writer = engine.bulk_writer("child", 100).unwrap();
+    writer.write(&batch(vec![("id", [1, 2])])).unwrap();
+    assert_eq!(writer.finish().unwrap(), 2);
+    let mut writer = engine.bulk_writer("child", 100).unwrap();
+    writer.write(&batch(vec![("id", [3, 4]), ("p", [1, 9])])).unwrap();
+    assert_eq!(writer.finish().unwrap_err().sqlstate(), "23503");
+    assert_eq!(number(&mut session, "SELECT count(*) FROM child WHERE p = 2").await, 2);
 }

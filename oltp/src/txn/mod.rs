@@ -384,6 +384,12 @@ impl Transaction {
         self.writes.get(&table).filter(|overlay| !overlay.is_empty()).cloned()
     }
 
+    /// [`Transaction::overlay`] of every table written to, in order of their numbers.
+    pub fn overlays(&self) -> impl Iterator<Item = (TableId, Arc<Overlay>)> + '_ {
+        let written = self.writes.iter().filter(|(_, overlay)| !overlay.is_empty());
+        written.map(|(table, overlay)| (*table, Arc::clone(overlay)))
+    }
+
     /// Whether nothing was written yet.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

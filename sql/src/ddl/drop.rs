@@ -36,7 +36,7 @@ pub(super) fn run(
                 Some(_) => view(context, &name, cascade)?,
             },
             ast::ObjectType::Sequence => sequence::drop(context, &name, if_exists)?,
-            ast::ObjectType::Index => index::drop(context, &name, if_exists, cascade)?,
+            ast::ObjectType::Index => index::drop(context, &name, if_exists)?,
             other => return Err(Error::unsupported(format!("DROP {other}"))),
         }
     }

@@ -21,12 +21,12 @@ use strata_olap::convert::batch::{BatchBuilder, BatchEncoder};
 use strata_olap::scan::BoundView;
 use strata_oltp::commit::Durability;
 use strata_oltp::txn::Transaction;
-use strata_oltp::{SeqNo, Snapshot, TableId};
+use strata_oltp::{SeqNo, TableId};
 
 use super::{Context, drop as drops, refuse_system_schema, register};
 use crate::catalog::index::{Index, TableIndex};
 use crate::catalog::provider::HIDDEN_SCHEMA;
-use crate::catalog::{CATALOG_NAME, Catalog, Table, TableName, check_name, store};
+use crate::catalog::{CATALOG_NAME, Catalog, Table, TableName, check_name};
 use crate::dml::Frames;
 use crate::dml::writer::TableWriter;
 use crate::engine::Engine;
@@ -39,8 +39,8 @@ const RETRIES_MAX: usize = 100;
 
 /// CREATE INDEX within a transaction.
 pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateIndex) -> Result<()> {
-    let Some((name, id)) = declare(context, create, false)? else { return Ok(()) };
-    let table = Arc::clone(context.catalog.table(&name)?);
+    let Some((table, id)) = declare(context, create, false)? else { return Ok(()) };
+    let table = table_of(context.catalog, table)?;
     let index = index_of(&table, id)?;
     context.txn.require_untouched(table.id());
     let (writer, encoder) = (TableWriter::new(&table), BatchEncoder::new(&table.shape));
@@ -53,7 +53,7 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateIndex)
     Ok(())
 }
 
-/// Adds an index to the catalog, without entries: its table and number, or `None` if it exists and may.
+/// Adds an index to the catalog, without entries: the numbers of its table and its own, or `None` if it exists and may.
 ///
 /// # Errors
 /// Names, columns and options that cannot be.
@@ -61,7 +61,7 @@ pub(crate) fn declare(
     context: &mut Context<'_>,
     create: &ast::CreateIndex,
     is_building: bool,
-) -> Result<Option<(TableName, u32)>> {
+) -> Result<Option<(TableId, u32)>> {
     refuse_unsupported(create)?;
     let name = TableName::from_parts(&name_parts(&create.table_name)?)?;
     refuse_system_schema(&name.schema)?;
@@ -102,12 +102,12 @@ pub(crate) fn declare(
         is_constraint: false,
         is_building,
     };
-    let (id, mut rules) = (index.id, table.rules.clone());
+    let (found, id, mut rules) = (table.id(), index.id, table.rules.clone());
     rules.indexes.push(index);
     let table = table.with_rules(rules)?;
     register(context.engine, &table);
     catalog.put_table(context.txn, table)?;
-    Ok(Some((name, id)))
+    Ok(Some((found, id)))
 }
 
 fn refuse_unsupported(create: &ast::CreateIndex) -> Result<()> {
@@ -143,7 +143,7 @@ fn indexed_column(table: &Table, column: &ast::IndexColumn) -> Result<u32> {
     Ok(table.column_id(position))
 }
 
-pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool, cascade: bool) -> Result<()> {
+pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool) -> Result<()> {
     let Some((table, index)) =
         context.catalog.find_index(name).map(|(table, index)| (Arc::clone(table), index.clone()))
     else {
@@ -170,44 +170,42 @@ pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool,
     let referring = context.catalog.referring_to(table.id()).find(|(_, key)| is_same(&key.parent_columns));
     if let (true, true, Some((child, key))) = (index.is_unique, stands_alone, referring) {
         let message = format!("index {name} is needed by foreign key {} of table {}", key.name, child.name);
-        let _ = cascade;
         return Err(Error::new(SqlState::DependentObjects, message).with_hint("drop the foreign key first"));
     }
     drops::forget_index(context, &table, index.id)
 }
 
-/// Fills the declared index `id` of `name` and enables it.
+/// Fills the declared index `id` of `table` and enables it.
 ///
 /// # Errors
 /// 23505 for two rows that a unique index does not allow; whatever reading runs into. The index is then still declared.
-pub(crate) async fn build_online(engine: &Engine, base: &SessionState, name: &TableName, id: u32) -> Result<()> {
+pub(crate) async fn build_online(engine: &Engine, base: &SessionState, table: TableId, id: u32) -> Result<()> {
     let snapshot = engine.db().snapshot();
     let catalog = engine.catalog_at(&snapshot)?;
-    let table = Arc::clone(catalog.table(name)?);
+    let table = table_of(&catalog, table)?;
     let view = BoundView::new(snapshot.clone());
     let reader = Reader::new(base, engine, &catalog, view, Frames::new())?;
     let mut rows: Rows = reader.query(all_rows(&table)?).await?;
     while let Some(batch) = rows.next().await? {
-        let (engine, table, snapshot) = (engine.clone(), Arc::clone(&table), snapshot.clone());
-        crate::session::blocking(move || fill(&engine, &table, id, &snapshot, &batch)).await?;
+        let (engine, table) = (engine.clone(), Arc::clone(&table));
+        crate::session::blocking(move || fill(&engine, &table, id, &batch)).await?;
     }
-    let engine = engine.clone();
-    let name = name.clone();
-    crate::session::blocking(move || change_index(&engine, &name, id, false)).await
+    let (engine, table) = (engine.clone(), table.id());
+    crate::session::blocking(move || change_index(&engine, table, id, false)).await
 }
 
 /// Removes a declared index that could not be built.
 ///
 /// # Errors
 /// I/O.
-pub(crate) fn abandon(engine: &Engine, name: &TableName, id: u32) -> Result<()> {
-    change_index(engine, name, id, true)?;
+pub(crate) fn abandon(engine: &Engine, table: TableId, id: u32) -> Result<()> {
+    change_index(engine, table, id, true)?;
     Ok(engine.db().drop_table(TableId(id))?)
 }
 
-/// Writes the entries of `batch`, rows of `table` as of `snapshot`: in one transaction, or in as many as it takes beside
+/// Writes the entries of `batch`, rows of `table` as of one snapshot that is held: in one transaction, or in as many as it takes beside
 /// writers of the same entries. What loses is halved, so that some part always wins.
-fn fill(engine: &Engine, table: &Table, id: u32, snapshot: &Snapshot, batch: &RecordBatch) -> Result<()> {
+fn fill(engine: &Engine, table: &Table, id: u32, batch: &RecordBatch) -> Result<()> {
     let index = index_of(table, id)?;
     let writer = TableWriter::new(table);
     let batch = writer.batch(batch.columns().to_vec(), batch.num_rows())?;
@@ -217,13 +215,9 @@ fn fill(engine: &Engine, table: &Table, id: u32, snapshot: &Snapshot, batch: &Re
     while let Some((part, attempt)) = parts.pop() {
         let mut txn = engine.db().begin()?;
         let newer = engine.catalog_at(txn.snapshot())?;
-        let is_declared = newer.find_id(table.id()).is_some_and(|table| index_of(table, id).is_ok());
-        if !is_declared {
-            let message = format!("index {} was dropped while it was built", index.index.name);
-            return Err(Error::new(SqlState::UndefinedObject, message));
-        }
+        index_of(&*table_of(&newer, table.id())?, id)?;
         for row in part.clone() {
-            if is_due(&txn, table, index, snapshot, (rows.key(row), entries.key(row), entries.row(row)))? {
+            if is_due(&txn, table, index, (rows.key(row), entries.key(row), entries.row(row)))? {
                 if index.index.is_unique && txn.contains(index.id(), entries.key(row))? {
                     return Err(writer.duplicate_entry(index, &batch, row));
                 }
@@ -242,12 +236,11 @@ fn fill(engine: &Engine, table: &Table, id: u32, snapshot: &Snapshot, batch: &Re
     Ok(())
 }
 
-/// Whether the entry of a row as of `snapshot` is missing and belongs there now.
+/// Whether the entry of a row of the held snapshot is missing and belongs there now.
 fn is_due(
     txn: &Transaction,
     table: &Table,
     index: &TableIndex,
-    snapshot: &Snapshot,
     (row_key, entry_key, entry_row): (&[u8], &[u8], &[u8]),
 ) -> Result<bool> {
     if let Some(own) = txn.overlay(index.id())
@@ -261,12 +254,8 @@ fn is_due(
         Some(rows) => rows.get(entry_key, now.seqno())?,
         None => None,
     };
-    let Some((_, value)) = version else {
-        // Nobody wrote the entry; did somebody before the declaration, whose row is of the snapshot, go unnoticed? No:
-        // whoever changes the row afterwards writes its entry.
-        debug_assert!(snapshot.seqno() <= now.seqno());
-        return Ok(true);
-    };
+    // Nobody wrote the entry since the declaration, so the row is as it was: whoever changes it writes its entry.
+    let Some((_, value)) = version else { return Ok(true) };
     if value.as_deref() == Some(entry_row) {
         return Ok(false);
     }
@@ -278,20 +267,23 @@ fn is_due(
     Ok(entries.key(0) == entry_key)
 }
 
-/// Enables or removes an index, in a transaction of its own.
-fn change_index(engine: &Engine, name: &TableName, id: u32, remove: bool) -> Result<()> {
+/// Enables or removes an index, in a transaction of its own. One that is gone with its table needs no removing.
+fn change_index(engine: &Engine, table: TableId, id: u32, remove: bool) -> Result<()> {
     let mut attempt = 0;
     loop {
         let mut txn = engine.db().begin()?;
         let mut catalog = Catalog::clone(&*engine.catalog_at(txn.snapshot())?);
-        let Some(table) = catalog.find(name).cloned() else { return Ok(()) };
+        let found = table_of(&catalog, table).and_then(|table| index_of(&table, id).map(|_| Arc::clone(&table)));
+        let table = match found {
+            Err(_) if remove => return Ok(()),
+            other => other?,
+        };
         let mut rules = table.rules.clone();
         if remove {
             rules.indexes.retain(|index| index.id != id);
         }
         rules.indexes.iter_mut().filter(|index| index.id == id).for_each(|index| index.is_building = false);
         catalog.put_table(&mut txn, table.with_rules(rules)?)?;
-        store::pin_table(&mut txn, &table)?;
         match txn.commit(Durability::Durable) {
             Err(strata_oltp::Error::Conflict { .. }) if attempt < RETRIES_MAX => attempt += 1,
             other => return other.map(|_| ()).map_err(Error::from),
@@ -299,9 +291,18 @@ fn change_index(engine: &Engine, name: &TableName, id: u32, remove: bool) -> Res
     }
 }
 
+fn table_of(catalog: &Catalog, id: TableId) -> Result<Arc<Table>> {
+    catalog.find_id(id).cloned().ok_or_else(gone)
+}
+
+/// 42704 for an index whose table, or which itself, was dropped meanwhile.
+fn gone() -> Error {
+    Error::new(SqlState::UndefinedObject, "the index was dropped while it was built")
+}
+
 fn index_of(table: &Table, id: u32) -> Result<&TableIndex> {
     let found = table.indexes.iter().find(|index| index.index.id == id);
-    found.ok_or_else(|| Error::internal(format!("table {} has no index number {id}", table.name)))
+    found.ok_or_else(gone)
 }
 
 /// All stored columns of all rows.

@@ -37,7 +37,7 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateView) 
         let message = format!("view {name} would read itself");
         return Err(Error::new(SqlState::InvalidTableDefinition, message));
     }
-    let view = view_of(context.txn, context.catalog);
+    let view = view_of(context.txn);
     let reader = Reader::new(context.base, context.engine, context.catalog, view, Frames::new())?;
     let plan = reader.plan(query).await?;
     let given: Vec<String> = create.columns.iter().map(|column| identifier(&column.name)).collect();

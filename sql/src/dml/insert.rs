@@ -3,6 +3,7 @@
 //! Rows of plain constants become columns directly; anything else is a query whose result is converted to the columns'
 //! types by the same rules. Either way the source is read to its end before the first row is written.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -296,13 +297,16 @@ pub(super) fn is_default(expr: &ast::Expr) -> bool {
 }
 
 /// The source without columns that are DEFAULT in every row of VALUES, and the places these had.
-fn without_default_columns(source: &ast::Query) -> (ast::Query, BTreeSet<usize>) {
-    let mut source = source.clone();
-    let Some(values) = bare_values(&source) else { return (source, BTreeSet::new()) };
+fn without_default_columns(source: &ast::Query) -> (Cow<'_, ast::Query>, BTreeSet<usize>) {
+    let Some(values) = bare_values(source) else { return (Cow::Borrowed(source), BTreeSet::new()) };
     let width = values.rows.iter().map(|row| row.content.len()).min().unwrap_or(0);
     let is_same_width = values.rows.iter().all(|row| row.content.len() == width);
     let is_dropped = |at: &usize| is_same_width && values.rows.iter().all(|row| is_default(&row.content[*at]));
     let dropped: BTreeSet<usize> = (0..width).filter(is_dropped).collect();
+    if dropped.is_empty() {
+        return (Cow::Borrowed(source), dropped);
+    }
+    let mut source = source.clone();
     if let ast::SetExpr::Values(values) = source.body.as_mut() {
         for row in &mut values.rows {
             let mut at = 0;
@@ -312,7 +316,7 @@ fn without_default_columns(source: &ast::Query) -> (ast::Query, BTreeSet<usize>)
             });
         }
     }
-    (source, dropped)
+    (Cow::Owned(source), dropped)
 }
 
 async fn write_cells(

@@ -28,6 +28,8 @@ pub(super) struct Open {
     pub before: Settings,
     /// Settings in force, if the transaction has changed some.
     pub local: Option<Settings>,
+    /// Whether a statement that wrote was not run to its end, because whoever waited for it does no more.
+    pub interrupted: bool,
     savepoints: Vec<Named>,
     /// Whether no statement has read or written yet.
     untouched: bool,
@@ -56,6 +58,7 @@ impl Open {
             failed,
             before: settings.clone(),
             local: None,
+            interrupted: false,
             savepoints: Vec::new(),
             untouched: true,
         })
@@ -71,7 +74,7 @@ impl Open {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.interrupted || self.failed.load(Ordering::Acquire)
     }
 
     /// A second savepoint of the same name hides the first until it is released.
@@ -96,6 +99,7 @@ impl Open {
         self.effects = effects.clone();
         // Queries that still run belong to what was undone; their failures no longer matter.
         self.failed = Arc::new(AtomicBool::new(false));
+        self.interrupted = false;
         Ok(())
     }
 
