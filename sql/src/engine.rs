@@ -26,6 +26,7 @@ use crate::bulk::BulkWriter;
 use crate::catalog::provider::{Catalogs, Names};
 use crate::catalog::store::{CatalogCache, system_tables};
 use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA, TableName};
+use crate::copy::FileAccess;
 use crate::ddl;
 use crate::embed;
 use crate::error::Result;
@@ -58,6 +59,8 @@ pub struct EngineOptions {
     pub target_partitions: usize,
     /// What an acknowledged commit survives, for sessions that do not say.
     pub durability: Durability,
+    /// Files that COPY may read and write. Default: any that the process may.
+    pub copy_files: FileAccess,
     /// Everything else of the row store.
     pub storage: Options,
     /// Everything else of the column store.
@@ -72,6 +75,7 @@ impl Default for EngineOptions {
             background: Background::Threads,
             target_partitions: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             durability: Durability::Durable,
+            copy_files: FileAccess::Anywhere,
             storage,
             segments: StoreOptions::default(),
         }
@@ -87,6 +91,8 @@ pub struct Engine {
 struct Shared {
     db: Db,
     store: Arc<Store>,
+    /// Where the files of COPY are. Those of a database in memory are on disk all the same.
+    files: Arc<dyn Env>,
     catalog: CatalogCache,
     options: EngineOptions,
     /// What every session's state is copied from.
@@ -107,7 +113,8 @@ impl Engine {
     pub fn open(dir: impl AsRef<Path>, options: EngineOptions) -> Result<Engine> {
         let dir = dir.as_ref();
         let spill = dir.join("spill");
-        let engine = Engine::open_at(Arc::new(OsEnv::new()), dir, options, SpillTo::Dir(spill.clone()))?;
+        let env: Arc<dyn Env> = Arc::new(OsEnv::new());
+        let engine = Engine::open_at(Arc::clone(&env), env, dir, options, SpillTo::Dir(spill.clone()))?;
         // The lock is held, so what lies here was left by a process that is gone. The folder is a scratch space of
         // DataFusion's, outside of what crash tests look at.
         #[allow(clippy::disallowed_methods)]
@@ -126,18 +133,25 @@ impl Engine {
     /// # Errors
     /// None that depends on the outside.
     pub fn open_in_memory(options: EngineOptions) -> Result<Engine> {
-        Engine::open_at(Arc::new(MemEnv::new()), Path::new("memory"), options, SpillTo::System)
+        let files: Arc<dyn Env> = Arc::new(OsEnv::new());
+        Engine::open_at(Arc::new(MemEnv::new()), files, Path::new("memory"), options, SpillTo::System)
     }
 
-    /// [`Engine::open`] with files, clock and randomness from `env`.
+    /// [`Engine::open`] with files, those of COPY included, clock and randomness from `env`.
     ///
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with_env(env: Arc<dyn Env>, dir: &Path, options: EngineOptions) -> Result<Engine> {
-        Engine::open_at(env, dir, options, SpillTo::System)
+        Engine::open_at(Arc::clone(&env), env, dir, options, SpillTo::System)
     }
 
-    fn open_at(env: Arc<dyn Env>, dir: &Path, mut options: EngineOptions, spill: SpillTo) -> Result<Engine> {
+    fn open_at(
+        env: Arc<dyn Env>,
+        files: Arc<dyn Env>,
+        dir: &Path,
+        mut options: EngineOptions,
+        spill: SpillTo,
+    ) -> Result<Engine> {
         options.storage.memory_bytes_max = options.memory_budget_bytes;
         let budget = MemoryBudget::new(options.memory_budget_bytes);
         // Around both stores: rows and segments share the cap.
@@ -146,7 +160,8 @@ impl Engine {
         let cold: Arc<dyn ColdTier> = Arc::clone(&store) as Arc<dyn ColdTier>;
         let db = Db::open_with(env, dir, options.storage.clone(), Arc::clone(&budget), cold, None)?;
         let state = base_state(&options, runtime(&budget, spill)?)?;
-        let engine = Engine { shared: Arc::new(Shared { db, store, catalog: CatalogCache::new(), options, state }) };
+        let engine =
+            Engine { shared: Arc::new(Shared { db, store, files, catalog: CatalogCache::new(), options, state }) };
         engine.adopt_tables()?;
         if engine.shared.options.background == Background::Threads {
             engine.db().start_background();
@@ -220,6 +235,11 @@ impl Engine {
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.shared.store
+    }
+
+    /// Where the files of COPY are.
+    pub(crate) fn files(&self) -> &Arc<dyn Env> {
+        &self.shared.files
     }
 
     /// The options it was opened with.

@@ -41,6 +41,8 @@ pub enum SqlState {
     InvalidLogarithm,
     /// `2201F`: a power or root that has no value.
     InvalidPower,
+    /// `22021`: bytes that are no text in UTF-8.
+    InvalidEncoding,
     /// `22023`: a parameter or option has a value that is not allowed.
     InvalidParameter,
     /// `22025`: a pattern with an escape character where none may be.
@@ -51,6 +53,8 @@ pub enum SqlState {
     SequenceLimit,
     /// `22P02`: text that does not read as the wanted type.
     InvalidText,
+    /// `22P04`: a file of COPY that is not in the format it should have.
+    BadCopyFormat,
     /// `23502`: NULL in a key or NOT NULL column.
     NotNullViolation,
     /// `23503`: a row would refer to one that does not exist.
@@ -81,6 +85,8 @@ pub enum SqlState {
     DeadlockDetected,
     /// `42000`: the statement makes no sense, for a reason without its own code.
     InvalidStatement,
+    /// `42501`: the server was not given the right to do so.
+    InsufficientPrivilege,
     /// `42601`: syntax.
     Syntax,
     /// `42602`: a name that users may not give.
@@ -137,6 +143,8 @@ pub enum SqlState {
     QueryCanceled,
     /// `57P03`: closed.
     CannotConnectNow,
+    /// `58P01`: no such file.
+    UndefinedFile,
     /// `58030`: the operating system refused a file operation.
     IoError,
     /// `XX000`: our own mistake.
@@ -161,10 +169,12 @@ impl SqlState {
             SqlState::InvalidPower => "2201F",
             SqlState::InvalidEscape => "22025",
             SqlState::DivisionByZero => "22012",
+            SqlState::InvalidEncoding => "22021",
             SqlState::InvalidParameter => "22023",
             SqlState::UndefinedPrepared => "26000",
             SqlState::SequenceLimit => "2200H",
             SqlState::InvalidText => "22P02",
+            SqlState::BadCopyFormat => "22P04",
             SqlState::NotNullViolation => "23502",
             SqlState::ForeignKeyViolation => "23503",
             SqlState::UniqueViolation => "23505",
@@ -180,6 +190,7 @@ impl SqlState {
             SqlState::SerializationFailure => "40001",
             SqlState::DeadlockDetected => "40P01",
             SqlState::InvalidStatement => "42000",
+            SqlState::InsufficientPrivilege => "42501",
             SqlState::Syntax => "42601",
             SqlState::InvalidName => "42602",
             SqlState::DuplicateColumn => "42701",
@@ -208,6 +219,7 @@ impl SqlState {
             SqlState::LockNotAvailable => "55P03",
             SqlState::QueryCanceled => "57014",
             SqlState::CannotConnectNow => "57P03",
+            SqlState::UndefinedFile => "58P01",
             SqlState::IoError => "58030",
             SqlState::Internal => "XX000",
             SqlState::DataCorrupted => "XX001",
@@ -225,6 +237,7 @@ struct Fields {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    context: Option<String>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -232,7 +245,14 @@ impl Error {
     /// An error with its kind and message; lower-case, without a full stop.
     #[must_use]
     pub fn new(state: SqlState, message: impl Into<String>) -> Error {
-        Error(Box::new(Fields { state, message: message.into(), detail: None, hint: None, source: None }))
+        Error(Box::new(Fields {
+            state,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            context: None,
+            source: None,
+        }))
     }
 
     /// Adds facts that help to find the place.
@@ -253,6 +273,13 @@ impl Error {
     #[must_use]
     pub fn with_hint_opt(mut self, hint: Option<String>) -> Error {
         self.0.hint = hint.or(self.0.hint.take());
+        self
+    }
+
+    /// Adds where in the statement's input it happened.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<String>) -> Error {
+        self.0.context = Some(context.into());
         self
     }
 
@@ -293,11 +320,17 @@ impl Error {
         self.0.hint.as_deref()
     }
 
-    /// Code, message, detail and hint, one line each, as PostgreSQL's shell prints them.
+    /// Where in the statement's input it happened, such as the line of a file.
+    #[must_use]
+    pub fn context(&self) -> Option<&str> {
+        self.0.context.as_deref()
+    }
+
+    /// Code, message, detail, hint and context, one line each, as PostgreSQL's shell prints them.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = format!("ERROR {}: {}", self.sqlstate(), self.message());
-        for (label, part) in [("DETAIL", self.detail()), ("HINT", self.hint())] {
+        for (label, part) in [("DETAIL", self.detail()), ("HINT", self.hint()), ("CONTEXT", self.context())] {
             if let Some(part) = part {
                 text.push_str(&format!("\n{label}: {part}"));
             }

@@ -6,8 +6,9 @@
 //! 2. [`Session::run`] finds or opens the transaction, and with it the snapshot and the catalog it sees.
 //! 3. A query is bound to both, planned by DataFusion and started (`query`); its leaves are `strata_olap::scan`.
 //! 4. INSERT, UPDATE and DELETE read first, as queries, then check and encode rows into the transaction (`dml`).
-//! 5. CREATE and DROP change rows of the catalog's own tables in the same transaction (`ddl`, `catalog`).
-//! 6. COMMIT hands the transaction to the row store, which acknowledges it when it is durable.
+//! 5. COPY reads a file into the same writes, or writes a query's rows to one (`copy`).
+//! 6. CREATE and DROP change rows of the catalog's own tables in the same transaction (`ddl`, `catalog`).
+//! 7. COMMIT hands the transaction to the row store, which acknowledges it when it is durable.
 //!
 //! ```text
 //!   Session ──► statement ──► query ──► DataFusion ──► olap::scan ──► oltp::ReadView
@@ -38,6 +39,7 @@ mod prepared;
 mod sequences;
 
 mod bulk;
+mod copy;
 mod embed;
 mod pool;
 mod system;
@@ -46,6 +48,7 @@ pub mod error;
 
 pub use bulk::BulkWriter;
 pub use catalog::store::{CATALOG_TABLE, TableDefinition, table_definition};
+pub use copy::FileAccess;
 pub use engine::{Background, Engine, EngineOptions};
 pub use error::{Error, Result, SqlState};
 pub use prepared::Prepared;

@@ -4,6 +4,7 @@
 //! plus the transaction's own writes. A statement that fails there fails the transaction, as in PostgreSQL: only
 //! ROLLBACK, or ROLLBACK TO a savepoint, is taken after it.
 
+mod copying;
 mod open;
 mod show;
 mod work;
@@ -385,6 +386,7 @@ impl Session {
                 Ok(StatementResult::done("SET"))
             }
             Kind::Show(words) => self.show(words).map(StatementResult::Rows),
+            Kind::Copy(copy) => self.copy(copy).await,
             Kind::Prepare { name, types, text, kind } => {
                 let prepared = Prepared::new(Statement::of(text.clone(), kind.as_ref().clone()), types.clone())?;
                 if self.prepared.contains_key(name) {

@@ -6,6 +6,7 @@
 //!
 //! Deliberately not here: whether names exist and types fit, which depends on the transaction the statement runs in.
 
+pub(crate) mod copy;
 pub(crate) mod json;
 mod precedence;
 pub(crate) mod script;
@@ -18,6 +19,7 @@ use strata_oltp::txn::{Isolation, TransactionOptions};
 
 use crate::error::{Error, Result, SqlState, parser_message};
 use crate::expr::spelling::respell;
+use copy::CopyStatement;
 use json::JsonInsert;
 use script::{Piece, split};
 
@@ -43,6 +45,8 @@ pub(crate) enum Kind {
     Merge(Box<ast::Merge>),
     /// CREATE and DROP of everything, TRUNCATE, COMMENT, ANALYZE.
     Ddl(Box<ast::Statement>),
+    /// COPY, either way.
+    Copy(Box<CopyStatement>),
     /// `CALL strata.…`.
     Call(Box<ast::Function>),
     /// BEGIN, with what it says of the transaction.
@@ -137,8 +141,8 @@ pub fn parse_script(script: &str) -> Result<Vec<Statement>> {
                 statements.push(Statement { text: text.to_owned(), kind: Kind::InsertJson(insert) });
             }
             Piece::Sql { text, offset } => {
-                if let Some(parsed) = parse_sql(script, text, offset)? {
-                    statements.push(Statement { text: text.to_owned(), kind: classify(parsed)? });
+                if let Some(kind) = parse_sql(script, text, offset)? {
+                    statements.push(Statement { text: text.to_owned(), kind });
                 }
             }
         }
@@ -147,16 +151,23 @@ pub fn parse_script(script: &str) -> Result<Vec<Statement>> {
 }
 
 /// Parses the piece of `script` at `offset`; `None` if it holds only comments.
-fn parse_sql(script: &str, text: &str, offset: usize) -> Result<Option<ast::Statement>> {
-    match parse_at(text) {
-        Ok(parsed) => Ok(parsed),
-        Err(error) if error.state() != SqlState::Syntax => Err(error),
-        Err(_) => {
+fn parse_sql(script: &str, text: &str, offset: usize) -> Result<Option<Kind>> {
+    match parse_kind(text) {
+        Err(error) if error.state() == SqlState::Syntax => {
             // Parse again behind blank space of the same shape, so that line and column count from the script's start.
             let padding: String = script[..offset].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
-            parse_at(&format!("{padding}{text}"))
+            parse_kind(&format!("{padding}{text}"))
         }
+        parsed => parsed,
     }
+}
+
+fn parse_kind(text: &str) -> Result<Option<Kind>> {
+    let begins_copy = text.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("copy"));
+    if begins_copy && let Some(copy) = copy::parse(text)? {
+        return Ok(Some(Kind::Copy(Box::new(copy))));
+    }
+    parse_at(text)?.map(classify).transpose()
 }
 
 fn parse_at(text: &str) -> Result<Option<ast::Statement>> {

@@ -19,7 +19,7 @@ use super::writer::TableWriter;
 use super::{Context, Written, computed, foreign_keys, is_literal};
 use crate::catalog::Table;
 use crate::error::{Error, Result, SqlState};
-use crate::statement::json::JsonInsert;
+use crate::statement::json::{JsonInsert, JsonObject};
 use crate::statement::{identifier, name_parts, parse_expression, parse_own};
 use crate::types::{Origin, assign, is_json_field};
 
@@ -74,28 +74,69 @@ pub(crate) async fn run(context: &mut Context<'_>, insert: &ast::Insert) -> Resu
 /// As [`run`]; 42703 for a key that is no column.
 pub(crate) async fn run_json(context: &mut Context<'_>, insert: &JsonInsert) -> Result<Written> {
     let table = context.target(&insert.table)?;
-    let mut columns = Vec::new();
-    for (key, _) in insert.objects.iter().flatten() {
-        // Keys are taken as written; SQL's folding to lower case is tried second.
-        let position = table
-            .column_position(key)
-            .or_else(|error| table.column_position(&key.to_lowercase()).map_err(|_| error))?;
-        if !columns.contains(&position) {
-            columns.push(position);
-        }
-    }
-    let value = |object: &[(String, Cell)], position: usize| {
-        let field = &table.columns()[position].field;
-        let found = object.iter().find(|(key, _)| key == field.name() || key.to_lowercase() == *field.name());
-        let cell = found.map(|(_, value)| value.clone());
-        if is_json_field(field) { cell.map(cells::document) } else { cell }
-    };
-    let rows: Vec<Vec<Given>> =
-        insert.objects.iter().map(|object| columns.iter().map(|position| value(object, *position)).collect()).collect();
+    let columns = keys_of(&table, &insert.objects, None)?;
+    let rows = rows_of(&table, &columns, &insert.objects);
     refuse_generated(&table, &columns, |_| true)?;
     let mut sink = Sink::plain(&table);
     write_cells(context, &mut sink, &columns, &rows).await?;
     sink.finish(context).await
+}
+
+/// The columns of objects, by position: `None` for those that no object has, and defaults where one lacks a key that
+/// others have. With `only`, other keys are passed over.
+///
+/// # Errors
+/// 42703 for a key that is no column; values that are not right.
+pub(crate) fn object_columns(
+    context: &Context<'_>,
+    table: &Table,
+    objects: &[JsonObject],
+    only: Option<&[usize]>,
+) -> Result<Vec<Option<ArrayRef>>> {
+    let columns = keys_of(table, objects, only)?;
+    let rows = rows_of(table, &columns, objects);
+    cell_columns(context, table, &columns, &rows)
+}
+
+/// Positions of the columns that the keys of the objects name.
+fn keys_of(table: &Table, objects: &[JsonObject], only: Option<&[usize]>) -> Result<Vec<usize>> {
+    let mut columns = Vec::new();
+    // Most objects have the keys of the one before, in the same order.
+    let mut before: Vec<&str> = Vec::new();
+    for object in objects {
+        if object.iter().map(|(key, _)| key.as_str()).eq(before.iter().copied()) {
+            continue;
+        }
+        before = object.iter().map(|(key, _)| key.as_str()).collect();
+        for (key, _) in object {
+            // Keys are taken as written; SQL's folding to lower case is tried second.
+            let position = table
+                .column_position(key)
+                .or_else(|error| table.column_position(&key.to_lowercase()).map_err(|_| error));
+            match (position, only) {
+                (Ok(position), Some(only)) if !only.contains(&position) => {}
+                (Err(_), Some(_)) => {}
+                (position, _) => {
+                    let position = position?;
+                    if !columns.contains(&position) {
+                        columns.push(position);
+                    }
+                }
+            }
+        }
+    }
+    Ok(columns)
+}
+
+fn rows_of(table: &Table, columns: &[usize], objects: &[JsonObject]) -> Vec<Vec<Given>> {
+    let value = |object: &JsonObject, position: usize| {
+        let field = &table.columns()[position].field;
+        let exact = object.iter().find(|(key, _)| key == field.name());
+        let found = exact.or_else(|| object.iter().find(|(key, _)| key.to_lowercase() == *field.name()));
+        let cell = found.map(|(_, value)| value.clone());
+        if is_json_field(field) { cell.map(cells::document) } else { cell }
+    };
+    objects.iter().map(|object| columns.iter().map(|position| value(object, *position)).collect()).collect()
 }
 
 /// Writes rows that a query or a batch gave: `columns` holds one array per visible column, `None` where the column's
@@ -327,13 +368,24 @@ async fn write_cells(
 ) -> Result<()> {
     let table = Arc::clone(&sink.table);
     for chunk in rows.chunks(BATCH_ROWS) {
-        let mut arrays: Vec<Option<ArrayRef>> = vec![None; table.columns().len()];
-        for (at, position) in columns.iter().enumerate() {
-            arrays[*position] = Some(given_column(context, &table, *position, chunk.iter().map(|row| &row[at]))?);
-        }
+        let arrays = cell_columns(context, &table, columns, chunk)?;
         sink.write(context, arrays, chunk.len()).await?;
     }
     Ok(())
+}
+
+/// One array per column of the table that `columns` names; `None` for the others.
+fn cell_columns(
+    context: &Context<'_>,
+    table: &Table,
+    columns: &[usize],
+    rows: &[Vec<Given>],
+) -> Result<Vec<Option<ArrayRef>>> {
+    let mut arrays: Vec<Option<ArrayRef>> = vec![None; table.columns().len()];
+    for (at, position) in columns.iter().enumerate() {
+        arrays[*position] = Some(given_column(context, table, *position, rows.iter().map(|row| &row[at]))?);
+    }
+    Ok(arrays)
 }
 
 /// One column of constants, defaults put in where they are asked for.

@@ -10,17 +10,20 @@ use strata_olap::scan::ScanCounters;
 use super::StatementResult;
 use super::open::Open;
 use crate::catalog::Table;
+use crate::copy::{self, Input};
 use crate::ddl;
 use crate::dml::{Context, Written, change, foreign_keys, insert, merge};
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::statement::Kind;
+use crate::statement::copy::CopyStatement;
 use crate::types::{Origin, assign};
 
 /// Something that writes.
 pub(super) enum Work<'a> {
     Statement(&'a Kind),
     Append(&'a [String], &'a RecordBatch),
+    Copy(&'a CopyStatement, &'a Input),
 }
 
 impl Open {
@@ -71,6 +74,10 @@ impl Open {
                 let columns = by_name(&table, batch)?;
                 let count = insert::write_columns(&mut context, &table, columns, batch.num_rows()).await?;
                 ("INSERT", Written { count, returned: None })
+            }
+            Work::Copy(copy, input) => {
+                let count = copy::load(&mut context, copy, input).await?;
+                ("COPY", Written { count, returned: None })
             }
         };
         foreign_keys::settle(&mut context, false).await?;
