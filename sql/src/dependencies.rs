@@ -1,4 +1,4 @@
-//! Keeps the optimizer from two mistakes: what it would conclude from primary keys, and subqueries in ON.
+//! Keeps the optimizer from what it would conclude from primary keys.
 //!
 //! DataFusion 55 takes a column that is a key of one joined table for a key of their join once it is grouped by
 //! (`aggregate_functional_dependencies` calls it `Single`). Then it drops other columns from an ORDER BY, and from a
@@ -9,13 +9,11 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{FunctionalDependencies, Result};
 use datafusion::datasource::{provider_as_source, source_as_provider};
-use datafusion::logical_expr::{Expr, Filter, JoinType, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use strata_olap::scan::StrataTable;
-
-use crate::error::Error;
 
 /// The same plan over tables without keys.
 ///
@@ -24,7 +22,7 @@ use crate::error::Error;
 pub(crate) fn forget_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
     let forgotten = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(mut scan) = node else {
-            return subqueries_above_joins(node.recompute_schema()?).map(Transformed::yes);
+            return node.recompute_schema().map(Transformed::yes);
         };
         if let Ok(provider) = source_as_provider(&scan.source)
             && let Some(table) = provider.downcast_ref::<StrataTable>()
@@ -36,38 +34,4 @@ pub(crate) fn forget_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     Ok(forgotten.data)
-}
-
-/// DataFusion drops a subquery from the condition of a join. Above an inner join it means the same; that of an outer join
-/// is refused.
-fn subqueries_above_joins(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let has_subquery = |expr: &Expr| {
-        expr.exists(|part| {
-            let is_subquery = matches!(
-                part,
-                Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
-            );
-            Ok(is_subquery)
-        })
-    };
-    let LogicalPlan::Join(mut join) = plan else { return Ok(plan) };
-    let mut found = false;
-    for expr in join.filter.iter().chain(join.on.iter().flat_map(|(left, right)| [left, right])) {
-        found |= has_subquery(expr)?;
-    }
-    if !found {
-        return Ok(LogicalPlan::Join(join));
-    }
-    if join.join_type != JoinType::Inner {
-        let error = Error::unsupported("a subquery in the condition of an outer join");
-        return Err(error.with_hint("join a derived table (SELECT …) that was filtered before").into());
-    }
-    let mut conditions: Vec<Expr> = join.on.drain(..).map(|(left, right)| left.eq(right)).collect();
-    conditions.extend(join.filter.take());
-    let condition = conditions.into_iter().reduce(Expr::and);
-    let joined = LogicalPlan::Join(join);
-    match condition {
-        Some(condition) => Ok(LogicalPlan::Filter(Filter::try_new(condition, Arc::new(joined))?)),
-        None => Ok(joined),
-    }
 }

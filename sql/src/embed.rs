@@ -32,7 +32,6 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
-use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 use strata_olap::scan::{BoundView, StrataTable};
 
@@ -40,6 +39,7 @@ use crate::catalog::CATALOG_NAME;
 use crate::catalog::provider::Schemas;
 use crate::engine::{Engine, live_names};
 use crate::error::{Error, SqlState};
+use crate::optimizer::Planner;
 
 /// A catalog list that holds ours, and room for the user's own.
 pub(crate) fn catalogs(engine: &Engine) -> Arc<dyn CatalogProviderList> {
@@ -96,7 +96,7 @@ impl QueryPlanner for SnapshotPlanner {
         self.check_tables(logical_plan, &view)?;
         let config = session.config().clone().with_extension(Arc::new(view));
         let bound = BoundSession { inner: session, config };
-        DefaultPhysicalPlanner::default().create_physical_plan(logical_plan, &bound).await
+        Planner.create_physical_plan(logical_plan, &bound).await
     }
 }
 
@@ -213,7 +213,7 @@ impl Session for BoundSession<'_> {
     }
 
     async fn create_physical_plan(&self, logical_plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::default().create_physical_plan(&self.inner.optimize(logical_plan)?, self).await
+        Planner.create_physical_plan(&self.inner.optimize(logical_plan)?, self).await
     }
 
     fn create_physical_expr(&self, expr: Expr, df_schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {

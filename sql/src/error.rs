@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use strata_oltp::Error as StoreError;
 
-pub(crate) use self::datafusion::parser_message;
+pub(crate) use self::datafusion::{parser_message, several_rows};
 
 /// Result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

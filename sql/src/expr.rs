@@ -36,21 +36,25 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::Analyzer;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 use literals::Literals;
 use operators::Operators;
 use semantics::Semantics;
 
+use crate::optimizer;
+
 /// Adds our rules to a state that is being built, before DataFusion's defaults.
 pub(crate) fn plan_with(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut rules = Analyzer::new().rules;
-    rules.insert(0, Arc::new(Literals));
+    rules.insert(0, optimizer::first_analyzer_rule());
+    rules.insert(1, Arc::new(Literals));
     rules.push(Arc::new(Semantics));
-    let physical = PhysicalOptimizer::new().rules.into_iter().map(laziness::careful).collect();
+    let physical = optimizer::physical_rules().into_iter().map(laziness::careful).collect();
     builder
         .with_expr_planners(vec![Arc::new(Operators)])
         .with_analyzer_rules(rules)
+        .with_optimizer_rules(optimizer::rules())
+        .with_query_planner(Arc::new(optimizer::Planner))
         .with_physical_optimizer_rules(physical)
 }
 

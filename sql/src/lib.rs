@@ -28,6 +28,7 @@ mod expr;
 mod types;
 
 mod dependencies;
+mod optimizer;
 mod query;
 
 mod call;

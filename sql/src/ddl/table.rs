@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::definition::{Defined, Definition};
 use super::storage::storage;
+use super::view::repeated_column;
 use super::{Context, Done, new_name, register};
 use crate::catalog::{Table, TableName};
 use crate::dml::{computed, insert};
@@ -68,6 +69,13 @@ async fn create_as(
     name: &TableName,
     query: &ast::Query,
 ) -> Result<Done> {
+    if let (true, Some(twice)) = (create.columns.is_empty(), repeated_column(query)) {
+        return Err(Error::new(
+            crate::SqlState::DuplicateColumn,
+            format!("column {twice} of table {name} comes twice"),
+        )
+        .with_hint("give one of them another name with AS"));
+    }
     let drained = context.drain(ast::Statement::Query(Box::new(query.clone()))).await?;
     let fields = drained.schema.fields();
     if !create.columns.is_empty() && create.columns.len() != fields.len() {

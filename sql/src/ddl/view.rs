@@ -65,7 +65,15 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateView) 
 
 /// Refuses two columns of one name, which the planner would tell apart by names of its own.
 fn refuse_repeated(view: &TableName, query: &ast::Query) -> Result<()> {
-    let ast::SetExpr::Select(select) = query.body.as_ref() else { return Ok(()) };
+    match repeated_column(query) {
+        Some(twice) => Err(repeated(view, &twice)),
+        None => Ok(()),
+    }
+}
+
+/// The name that two columns of `query` have.
+pub(super) fn repeated_column(query: &ast::Query) -> Option<String> {
+    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
     let name = |item: &ast::SelectItem| match item {
         ast::SelectItem::ExprWithAlias { alias, .. } => Some(identifier(alias)),
         ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(ident)) => Some(identifier(ident)),
@@ -73,10 +81,7 @@ fn refuse_repeated(view: &TableName, query: &ast::Query) -> Result<()> {
         _ => None,
     };
     let names: Vec<String> = select.projection.iter().filter_map(name).collect();
-    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        Some((_, twice)) => Err(repeated(view, twice)),
-        None => Ok(()),
-    }
+    names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)).map(|(_, twice)| twice.clone())
 }
 
 fn repeated(view: &TableName, column: &str) -> Error {

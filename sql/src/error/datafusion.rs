@@ -114,6 +114,13 @@ fn division_by_zero() -> Error {
         .with_hint("guard the divisor, for example with NULLIF(divisor, 0)")
 }
 
+/// A subquery as a value that gave more than one.
+pub(crate) fn several_rows() -> Error {
+    let message = "more than one row returned by a subquery used as an expression";
+    Error::new(SqlState::CardinalityViolation, message)
+        .with_hint("aggregate it, or add LIMIT 1 if any of its rows will do")
+}
+
 fn from_schema(error: &SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
@@ -198,6 +205,8 @@ fn from_execution_text(text: &str) -> Error {
         Error::new(SqlState::NumericOutOfRange, first_line(text))
     } else if is_type_mismatch(&lower) {
         Error::new(SqlState::DatatypeMismatch, first_line(text))
+    } else if lower.contains("scalar subquery returned more than one row") {
+        several_rows()
     } else if lower.contains("square root of a negative") {
         Error::new(SqlState::InvalidPower, "cannot take square root of a negative number")
     } else if lower.contains("negative count not allowed") || lower.contains("negative substring length") {

@@ -14,14 +14,14 @@ use arrow::datatypes::{
     ArrowNativeTypeOp, DataType, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
 };
 use arrow::error::ArrowError;
-use datafusion::common::{DFSchema, Result, internal_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::physical_expr_common::datum::apply;
 
-use super::function::{Function, Run, call};
+use super::function::{Function, Run, call, has_untyped_null};
 use crate::types::sql_name;
 
 /// An operator that fails when its result does not fit the type of both operands.
@@ -132,6 +132,9 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if has_untyped_null(&args) {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
+        }
         let [left, right] = args.args.as_slice() else { return internal_err!("an operator of two") };
         let op = self.op;
         match left.data_type() {

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
+use arrow::compute::cast;
+use arrow::compute::kernels::numeric::div;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::{Result, internal_err};
@@ -16,21 +18,31 @@ use super::function::{Function, Returns, Run};
 /// Places of a quotient that are always there.
 const PLACES_MIN: u8 = 16;
 
-/// `left / right`, both of type `Decimal128`.
+/// `left / right`, each a decimal or an integer. Of two integers it is whole: that both are may turn out only when
+/// constants have got their types, which may make a sum beside them an integer.
 pub(super) fn quotient(left: Expr, right: Expr) -> Expr {
     let returns: Returns = |types| match types {
-        [DataType::Decimal128(p1, s1), DataType::Decimal128(_, s2)] => Ok(quotient_type(*p1, *s1, *s2)),
+        [l, r] if l.is_integer() && r.is_integer() => {
+            Ok(if l.primitive_width() < r.primitive_width() { r.clone() } else { l.clone() })
+        }
+        [l, r] => match (digits(l), digits(r)) {
+            (Some((p1, s1)), Some((_, s2))) => Ok(quotient_type(p1, s1, s2)),
+            _ => internal_err!("a quotient of {l} and {r}"),
+        },
         other => internal_err!("a quotient of {other:?}"),
     };
     let run: Run = |args, target| {
-        let DataType::Decimal128(precision, scale) = *target else { return internal_err!("a quotient as {target}") };
-        let (DataType::Decimal128(_, s1), DataType::Decimal128(_, s2)) = (args[0].data_type(), args[1].data_type())
-        else {
-            return internal_err!("a quotient of other types");
+        let DataType::Decimal128(precision, scale) = *target else {
+            let (left, right) = (cast(&args[0], target)?, cast(&args[1], target)?);
+            return Ok(div(&left, &right)?);
         };
+        let decimal = |arg: &ArrayRef| match digits(arg.data_type()) {
+            Some((precision, scale)) => Ok((cast(arg, &DataType::Decimal128(precision, scale))?, scale)),
+            None => internal_err!("a quotient of {}", arg.data_type()),
+        };
+        let ((left, s1), (right, s2)) = (decimal(&args[0])?, decimal(&args[1])?);
         let shift = scale - s1 + s2;
-        let (dividends, divisors) =
-            (args[0].as_primitive::<Decimal128Type>(), args[1].as_primitive::<Decimal128Type>());
+        let (dividends, divisors) = (left.as_primitive::<Decimal128Type>(), right.as_primitive::<Decimal128Type>());
         let quotients: Decimal128Array = (0..dividends.len())
             .map(|row| {
                 let is_null = dividends.is_null(row) || divisors.is_null(row);
@@ -40,6 +52,17 @@ pub(super) fn quotient(left: Expr, right: Expr) -> Expr {
         Ok(Arc::new(quotients.with_precision_and_scale(precision, scale)?) as ArrayRef)
     };
     Function::any("quotient", 2, returns, run).call(vec![left, right])
+}
+
+/// Precision and scale of a decimal, or of an integer as one.
+pub(super) fn digits(data_type: &DataType) -> Option<(u8, i8)> {
+    match data_type {
+        DataType::Decimal128(precision, scale) => Some((*precision, *scale)),
+        DataType::Int16 => Some((5, 0)),
+        DataType::Int32 => Some((10, 0)),
+        DataType::Int64 => Some((19, 0)),
+        _ => None,
+    }
 }
 
 /// Never fewer places than DataFusion gives.

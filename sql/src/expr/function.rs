@@ -18,7 +18,7 @@ pub(super) type Returns = fn(&[DataType]) -> Result<DataType>;
 /// The result: all arguments have one length, the second parameter is the result type.
 pub(super) type Run = fn(&[ArrayRef], &DataType) -> Result<ArrayRef>;
 
-/// A function without state; two of one name are the same.
+/// A function without state, NULL of NULL; two of one name are the same.
 #[derive(Debug)]
 pub(super) struct Function {
     pub name: &'static str,
@@ -72,9 +72,20 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.name != PG_TYPEOF && has_untyped_null(&args) {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
+        }
         over_arrays(&args, |arrays| (self.run)(arrays, args.return_field.data_type()))
     }
 }
+
+/// Whether an argument is NULL without a type: that is how DataFusion asks what becomes of a condition in rows without a
+/// partner.
+pub(super) fn has_untyped_null(args: &ScalarFunctionArgs) -> bool {
+    args.args.iter().any(|arg| arg.data_type() == DataType::Null)
+}
+
+const PG_TYPEOF: &str = "pg_typeof";
 
 /// Runs `step` over arrays of one length; constants alone give a constant.
 pub(super) fn over_arrays(
@@ -94,5 +105,5 @@ pub(super) fn over_arrays(
 /// `pg_typeof(x)`: the SQL name of its type.
 pub(super) fn pg_typeof() -> ScalarUDF {
     let run: Run = |args, _| Ok(Arc::new(StringViewArray::from(vec![sql_name(args[0].data_type()); args[0].len()])));
-    ScalarUDF::from(Function::any("pg_typeof", 1, |_| Ok(DataType::Utf8View), run))
+    ScalarUDF::from(Function::any(PG_TYPEOF, 1, |_| Ok(DataType::Utf8View), run))
 }

@@ -4,14 +4,15 @@
 //! * a date plus or minus an interval is a timestamp, a timestamp minus another an interval;
 //! * a quotient of decimals has sixteen places;
 //! * intervals times and divided by numbers;
-//! * JSON operators, `extract`.
+//! * JSON operators, `extract`;
+//! * functions that count rows.
 
 use arrow::array::types::{Float64Type, IntervalMonthDayNanoType};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Cast, ScalarFunction};
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction, WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use std::sync::Arc;
@@ -40,6 +41,29 @@ impl ExprPlanner for Operators {
             Some(planned) => PlannerResult::Planned(planned),
             None => PlannerResult::Original(RawBinaryExpr { op, left, right }),
         })
+    }
+
+    /// Numbers of rows are BIGINT. DataFusion's are unsigned, and a quotient of an unsigned number is a fraction.
+    fn plan_window(&self, expr: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        if !matches!(expr.func_def.name(), "row_number" | "rank" | "dense_rank" | "ntile") {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let RawWindowExpr { func_def, args, partition_by, order_by, window_frame, filter, null_treatment, distinct } =
+            expr;
+        let params =
+            WindowFunctionParams { args, partition_by, order_by, window_frame, filter, null_treatment, distinct };
+        let numbers = Expr::WindowFunction(Box::new(WindowFunction { fun: func_def, params }));
+        Ok(PlannerResult::Planned(Expr::Cast(Cast::new(Box::new(numbers), DataType::Int64))))
+    }
+
+    fn plan_aggregate(&self, expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        if !matches!(expr.func.name(), "regr_count" | "approx_distinct") {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let RawAggregateExpr { func, args, distinct, filter, order_by, null_treatment } = expr;
+        let numbers = AggregateFunction::new_udf(func, args, distinct, filter, order_by, null_treatment);
+        let numbers = Expr::AggregateFunction(numbers);
+        Ok(PlannerResult::Planned(Expr::Cast(Cast::new(Box::new(numbers), DataType::Int64))))
     }
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
@@ -82,7 +106,7 @@ fn planned(op: &BinaryOperator, left: &Expr, l: &DataType, right: &Expr, r: &Dat
             Some(moments::difference(cast(left, stamp()), right.clone()))
         }
         (Divide, _, _) if is_decimal(l) || is_decimal(r) => {
-            Some(division::quotient(as_decimal(left, l)?, as_decimal(right, r)?))
+            (division::digits(l).and(division::digits(r))).map(|_| division::quotient(left.clone(), right.clone()))
         }
         _ => None,
     }
@@ -90,18 +114,6 @@ fn planned(op: &BinaryOperator, left: &Expr, l: &DataType, right: &Expr, r: &Dat
 
 fn is_decimal(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Decimal128(..))
-}
-
-/// A decimal or an integer as a decimal; `None` for anything else.
-fn as_decimal(expr: &Expr, data_type: &DataType) -> Option<Expr> {
-    let precision = match data_type {
-        DataType::Decimal128(..) => return Some(expr.clone()),
-        DataType::Int16 => 5,
-        DataType::Int32 => 10,
-        DataType::Int64 => 19,
-        _ => return None,
-    };
-    Some(Expr::Cast(Cast::new(Box::new(expr.clone()), DataType::Decimal128(precision, 0))))
 }
 
 /// A text constant beside something of another type, as that type.

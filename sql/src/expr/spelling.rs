@@ -2,6 +2,7 @@
 //!
 //! Done on the syntax tree, before names are resolved, so nothing here may depend on types.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::IntervalMonthDayNano;
@@ -41,6 +42,7 @@ impl ast::VisitorMut for Names {
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
         name_items(&mut query.body);
+        tell_calls_apart(query);
         ControlFlow::Continue(())
     }
 }
@@ -80,6 +82,57 @@ fn name_items(body: &mut ast::SetExpr) {
     }
 }
 
+/// `max(a)` and `max(a::text)` get names that differ: the planner's leave casts out, and an aggregate has each name once.
+/// `max(coalesce(a::text))` is the same value.
+fn tell_calls_apart(query: &mut ast::Query) {
+    let mut variants: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let _ = ast::visit_expressions(query, |expr| {
+        if let ast::Expr::Function(_) = expr {
+            let seen = variants.entry(without_casts(expr)).or_default();
+            let text = expr.to_string();
+            if !seen.contains(&text) {
+                seen.push(text);
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    variants.retain(|_, texts| texts.len() > 1);
+    if variants.is_empty() {
+        return;
+    }
+    let _ = ast::visit_expressions_mut(query, |expr| {
+        let is_call = matches!(expr, ast::Expr::Function(_));
+        let variant = if is_call { variants.get(&without_casts(expr)) } else { None };
+        let text = variant.map(|_| expr.to_string());
+        let depth = variant.and_then(|texts| texts.iter().position(|seen| Some(seen) == text.as_ref()));
+        if let (ast::Expr::Function(call), Some(depth)) = (expr, depth)
+            && let ast::FunctionArguments::List(list) = &mut call.args
+            && let Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(arg))) = list.args.first_mut()
+        {
+            for _ in 0..depth {
+                *arg = function("coalesce", vec![arg.clone()]);
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// What the planner takes for the name of `expr`, or nearly.
+fn without_casts(expr: &ast::Expr) -> String {
+    let mut bare = expr.clone();
+    let _ = ast::visit_expressions_mut(&mut bare, |expr| {
+        while let ast::Expr::Cast { expr: inner, .. } | ast::Expr::Nested(inner) = expr {
+            *expr = std::mem::replace(inner, ast::Expr::Value(ast::Value::Null.into()));
+        }
+        // The planner does not look into subqueries for names, nor before IN.
+        if matches!(expr, ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. }) {
+            *expr = ast::Expr::Identifier(ast::Ident::new("<subquery>"));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    bare.to_string().to_lowercase()
+}
+
 /// What an item of a SELECT list is called.
 struct Named {
     /// As the planner would: without casts.
@@ -91,21 +144,18 @@ struct Named {
 
 impl Named {
     fn of(expr: &ast::Expr) -> Named {
-        let mut bare = expr.clone();
-        let _ = ast::visit_expressions_mut(&mut bare, |expr| {
-            while let ast::Expr::Cast { expr: inner, .. } | ast::Expr::Nested(inner) = expr {
-                *expr = std::mem::replace(inner, ast::Expr::Value(ast::Value::Null.into()));
-            }
-            ControlFlow::<()>::Continue(())
-        });
-        let short = match &bare {
+        let mut bare = expr;
+        while let ast::Expr::Cast { expr: inner, .. } | ast::Expr::Nested(inner) = bare {
+            bare = inner;
+        }
+        let short = match bare {
             ast::Expr::Identifier(ident) => ident.value.clone(),
             ast::Expr::CompoundIdentifier(parts) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
             ast::Expr::Function(call) => call.name.to_string().to_lowercase(),
             _ => "column".to_owned(),
         };
         let is_column = matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
-        Named { long: bare.to_string().to_lowercase(), short, is_column }
+        Named { long: without_casts(expr), short, is_column }
     }
 
     /// Columns of two tables may share their last name; what is computed from them may not.
