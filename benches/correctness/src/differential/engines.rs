@@ -141,6 +141,10 @@ impl Pair {
             self.has_failed |= self.in_transaction;
             return Ok(Agreement::Unsupported);
         }
+        if is_checked_early(step, &strata) && !self.has_failed {
+            self.has_failed |= self.in_transaction;
+            return Ok(Agreement::Failed);
+        }
         let ends = matches!(step, Step::Commit | Step::Rollback | Step::RollbackTo(_));
         if self.has_failed && !ends {
             return match strata {
@@ -234,6 +238,13 @@ impl Pair {
             Outcome::Refused(if is_constraint { Class::Constraint } else { Class::Other }, error.to_string())
         })
     }
+}
+
+/// What PostgreSQL and Strata refuse at once and SQLite later or never: definitions over tables that are not there, and
+/// values of another type than their column's. Scripts that are made smaller are full of both.
+fn is_checked_early(step: &Step, strata: &Outcome) -> bool {
+    let (Step::Write(sql), Outcome::Refused(Class::Other, text)) = (step, strata) else { return false };
+    sql.starts_with("CREATE") && text.contains("42P01") || text.contains("42804")
 }
 
 /// The rows of the one statement, or how many it wrote.

@@ -22,9 +22,6 @@ pub struct Features {
     pub add_column: bool,
     pub rename_column: bool,
     pub drop_column: bool,
-    /// Leaves out what DataFusion 55 is known to answer wrongly, as listed in docs/differential.md: for a test that must
-    /// pass on every commit.
-    pub tame: bool,
 }
 
 /// The features of this build.
@@ -65,7 +62,6 @@ fn probe() -> Result<Features> {
             add_column: has("ALTER TABLE base ADD COLUMN c INT"),
             rename_column: has("ALTER TABLE base RENAME COLUMN a TO c"),
             drop_column: has("ALTER TABLE base DROP COLUMN a"),
-            tame: false,
         })
     };
     std::thread::spawn(probing).join().map_err(|_| anyhow!("panic while asking for features"))?

@@ -125,7 +125,7 @@ mod tests {
     fn a_few_scripts_give_what_they_give_in_sqlite() {
         let mut sum = Counts::new();
         for number in 0..16 {
-            let features = Features { tame: true, ..Features::default() };
+            let features = Features::default();
             for (name, count) in case_with(number, features).unwrap() {
                 *sum.entry(name).or_default() += count;
             }

@@ -130,10 +130,7 @@ impl Generator {
             },
             _ => {
                 let sign = *self.numbers.pick(&["=", "=", "<>", "<", "<=", ">", ">="]);
-                let mut other = self.leaf(kind, scope);
-                if self.features.tame && other == one {
-                    other = self.constant(kind);
-                }
+                let other = self.leaf(kind, scope);
                 format!("{one} {sign} {other}")
             }
         }

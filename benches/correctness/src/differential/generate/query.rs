@@ -22,7 +22,7 @@ impl Generator {
 
     /// ORDER BY every column, and then perhaps LIMIT, for half of the queries.
     fn ordered(&mut self, mut sql: String, width: usize) -> Step {
-        let ordered = self.numbers.chance(50) && !self.features.tame;
+        let ordered = self.numbers.chance(50);
         if ordered {
             let mut columns: Vec<usize> = (1..=width).collect();
             self.numbers.shuffle(&mut columns);
@@ -138,8 +138,7 @@ impl Generator {
         }
         let mut both = left.clone();
         both.extend(right_scope);
-        let depth = usize::from(!self.features.tame);
-        self.predicate(&both, depth)
+        self.predicate(&both, 1)
     }
 
     fn aggregate(&mut self, kinds: &[Kind], scope: &Scope, from: &str, filter: &str) -> String {
@@ -205,8 +204,7 @@ impl Generator {
                     match self.numbers.below(4) {
                         0 => format!("SUM({argument}) OVER (PARTITION BY {by})"),
                         1 => format!("COUNT(*) OVER (PARTITION BY {by})"),
-                        // FIXME: without the cast a rank is unsigned, and dividing it gives a fraction.
-                        2 => format!("CAST(RANK() OVER (PARTITION BY {by} ORDER BY {order} NULLS FIRST) AS BIGINT)"),
+                        2 => format!("RANK() OVER (PARTITION BY {by} ORDER BY {order} NULLS FIRST)"),
                         _ => format!("MAX({argument}) OVER (ORDER BY {order} DESC NULLS LAST)"),
                     }
                 }
@@ -230,7 +228,10 @@ impl Generator {
     fn correlation(&mut self, inner: &Scope, outer: &Scope, depth: usize) -> String {
         let own = self.predicate(inner, depth.min(1));
         match (self.column(Kind::Int, inner), self.column(Kind::Int, outer)) {
-            (Some(one), Some(other)) if self.numbers.chance(50) => format!("{one} = {other} AND {own}"),
+            (Some(one), Some(other)) if self.numbers.chance(60) => {
+                let sign = *self.numbers.pick(&["=", "=", "=", "<", ">=", "<>"]);
+                format!("{one} {sign} {other} AND {own}")
+            }
             _ => own,
         }
     }
@@ -241,8 +242,7 @@ impl Generator {
         let table = self.numbers.pick(&self.tables).clone();
         let inner = vec![table.source(&alias)];
         let not = if self.numbers.chance(40) { "NOT " } else { "" };
-        let is_alone = self.features.tame && !not.is_empty();
-        let filter = self.correlation(&inner, if is_alone { &inner } else { outer }, depth);
+        let filter = self.correlation(&inner, outer, depth);
         let kind = *self.numbers.pick(&[Kind::Int, Kind::Text, Kind::Date]);
         if self.numbers.chance(50)
             && let (Some(column), Some(tested)) = (self.column(kind, &inner), self.column(kind, outer))

@@ -23,7 +23,9 @@ impl Generator {
             self.tables[at].next_key = table.next_key;
             format!("INSERT INTO {} ({}) VALUES {}", table.name, names(&table, table.key), rows.join(", "))
         } else {
-            format!("INSERT INTO {} VALUES {}", table.name, rows.join(", "))
+            // With all names: of a row that is too short, SQLite says that it is, and PostgreSQL puts in defaults.
+            let all = names(&table, table.columns.len());
+            format!("INSERT INTO {} ({all}) VALUES {}", table.name, rows.join(", "))
         };
         if self.features.on_conflict && table.key > 0 && self.numbers.chance(15) {
             sql.push_str(&self.on_conflict(&table, count));
@@ -106,8 +108,6 @@ impl Generator {
                 _ => self.bounded(column.kind, &scope, 1),
             });
         }
-        // FIXME: without names of their own, two equal columns are refused.
-        let items: Vec<String> = items.iter().enumerate().map(|(at, item)| format!("{item} AS x{at}")).collect();
         table.next_key += 500;
         self.tables[at].next_key = table.next_key;
         let filter = self.predicate(&scope, 1);
