@@ -101,6 +101,8 @@ pub enum SqlState {
     UndefinedObject,
     /// `42710`: a constraint or other object of this name exists already.
     DuplicateObject,
+    /// `42803`: a column outside of aggregates that is not grouped by.
+    GroupingError,
     /// `42804`: types do not fit.
     DatatypeMismatch,
     /// `42809`: the name means something of another kind.
@@ -198,6 +200,7 @@ impl SqlState {
             SqlState::UndefinedColumn => "42703",
             SqlState::UndefinedObject => "42704",
             SqlState::DuplicateObject => "42710",
+            SqlState::GroupingError => "42803",
             SqlState::DatatypeMismatch => "42804",
             SqlState::WrongObjectType => "42809",
             SqlState::UndefinedFunction => "42883",

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
@@ -32,7 +32,7 @@ use crate::dependencies::forget_keys;
 use crate::dml::Frames;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
-use crate::expr::spelling::respell;
+use crate::expr::spelling::{respell, shown};
 use crate::sequences;
 use crate::statement::parse_own;
 use crate::system;
@@ -90,6 +90,24 @@ impl Rows {
                 Ok(batch) => batch.map(|batch| (batch, Some(stream))),
                 Err(_) => Some((Err(timed_out().into()), None)),
             }
+        });
+        Rows { stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)) }
+    }
+
+    /// The same rows, their columns called as people know them: several may have one name.
+    fn with_shown_names(self) -> Rows {
+        let schema = self.stream.schema();
+        if schema.fields().iter().all(|field| shown(field.name()) == field.name()) {
+            return self;
+        }
+        let fields = schema.fields().iter().map(|field| Field::clone(field).with_name(shown(field.name())));
+        let schema = Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()));
+        let renamed = Arc::clone(&schema);
+        let stream = self.stream.map(move |batch| {
+            let batch = batch?;
+            // Also of a batch without columns, whose rows only this counts.
+            let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&renamed), batch.columns().to_vec(), &rows)?)
         });
         Rows { stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)) }
     }
@@ -250,7 +268,7 @@ impl Reader {
     /// As [`Reader::physical`].
     pub(crate) async fn start(&self, plan: &LogicalPlan) -> Result<Rows> {
         let physical = self.physical(plan).await?;
-        Ok(Rows::new(execute_stream(physical, self.state.task_ctx())?))
+        Ok(Rows::new(execute_stream(physical, self.state.task_ctx())?).with_shown_names())
     }
 
     /// Memory that a statement holds between reading and writing is drawn from the same pool as its query.

@@ -152,7 +152,9 @@ fn from_plan_text(text: &str) -> Error {
     }
     let text = first_line(text);
     let lower = text.to_lowercase();
-    let state = if lower.contains("invalid function") || lower.contains("failed to coerce arguments") {
+    let state = if lower.contains("must appear in the group by clause") {
+        SqlState::GroupingError
+    } else if ["invalid function", "failed to coerce arguments", "unary operator '"].iter().any(|t| lower.contains(t)) {
         // "No function matches the given name and argument types" comes with the latter.
         SqlState::UndefinedFunction
     } else if is_type_mismatch(&lower) {

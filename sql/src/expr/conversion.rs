@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::function::{Function, Run, call, over_arrays};
+use super::function::{Function, Run, call, strictly};
 use crate::error::{Error, SqlState};
 use crate::types::{is_text, read_texts, sql_name, text_views, texts};
 
@@ -146,7 +146,7 @@ impl ScalarUDFImpl for Conversion {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        over_arrays(&args, |arrays| Ok(self.run(&arrays[0])?))
+        strictly(&args, |arrays| Ok(self.run(&arrays[0])?))
     }
 }
 

@@ -72,10 +72,8 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if self.name != PG_TYPEOF && has_untyped_null(&args) {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
-        }
-        over_arrays(&args, |arrays| (self.run)(arrays, args.return_field.data_type()))
+        let run = |arrays: &[ArrayRef]| (self.run)(arrays, args.return_field.data_type());
+        if self.name == PG_TYPEOF { over_arrays(&args, run) } else { strictly(&args, run) }
     }
 }
 
@@ -86,6 +84,17 @@ pub(super) fn has_untyped_null(args: &ScalarFunctionArgs) -> bool {
 }
 
 const PG_TYPEOF: &str = "pg_typeof";
+
+/// [`over_arrays`], and NULL if an argument is NULL without a type.
+pub(super) fn strictly(
+    args: &ScalarFunctionArgs,
+    step: impl FnOnce(&[ArrayRef]) -> Result<ArrayRef>,
+) -> Result<ColumnarValue> {
+    if has_untyped_null(args) {
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
+    }
+    over_arrays(args, step)
+}
 
 /// Runs `step` over arrays of one length; constants alone give a constant.
 pub(super) fn over_arrays(

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-use super::function::{Function, Returns, Run, call, over_arrays};
+use super::function::{Function, Returns, Run, call, strictly};
 use crate::error::{Error, SqlState};
 use crate::types::calendar::{DAY_MICROS, civil_from_days, month_days};
 use crate::types::interval::{INTERVAL, from_any, interval, order_micros};
@@ -165,7 +165,7 @@ impl ScalarUDFImpl for DatePart {
             _ => None,
         };
         let Some((part, _)) = part else { return self.inner.invoke_with_args(args) };
-        over_arrays(&args, |arrays| own(part, &arrays[1], args.return_field.data_type()))
+        strictly(&args, |arrays| own(part, &arrays[1], args.return_field.data_type()))
     }
 
     fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
@@ -269,7 +269,7 @@ impl ScalarUDFImpl for Domain {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        over_arrays(&args, |arrays| {
+        strictly(&args, |arrays| {
             let values = arrays[0].as_primitive::<Float64Type>();
             if values.values().iter().any(|value| !value.is_finite()) {
                 let given: Vec<&Float64Array> = arrays[1..].iter().map(AsArray::as_primitive::<Float64Type>).collect();

@@ -41,42 +41,51 @@ impl ast::VisitorMut for Names {
     type Break = ();
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
-        name_items(&mut query.body);
+        let order = query.order_by.as_ref().map(|order| order.to_string().to_lowercase()).unwrap_or_default();
+        name_items(&mut query.body, &order);
         tell_calls_apart(query);
         ControlFlow::Continue(())
     }
 }
 
-fn name_items(body: &mut ast::SetExpr) {
+/// Ends the name proper of a column: what follows tells it apart from others of this name, and is not for people.
+const MARK: char = '\u{1}';
+
+/// The name of a column as people know it.
+pub(crate) fn shown(name: &str) -> &str {
+    name.split(MARK).next().unwrap_or_default()
+}
+
+/// A name as the planner reads it.
+fn folded(name: &ast::Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+/// A name in `order`, an ORDER BY, that two columns have could mean either, so these stay as they are and are refused.
+fn name_items(body: &mut ast::SetExpr, order: &str) {
     match body {
         ast::SetExpr::Select(select) => {
             let mut taken: Vec<Named> = Vec::new();
             for item in &mut select.projection {
-                match item {
-                    ast::SelectItem::UnnamedExpr(expr) => {
-                        let named = Named::of(expr);
-                        if !taken.iter().any(|other| other.clashes(&named)) {
-                            taken.push(named);
-                            continue;
-                        }
-                        let is_free = |name: &String| taken.iter().all(|other| other.long != *name);
-                        let names = (1..).map(|number| format!("{}_{number}", named.short));
-                        let name = { names }.find(is_free).unwrap_or_default();
-                        let alias = ast::Ident::with_quote('"', name.clone());
-                        *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-                        taken.push(Named { long: name.clone(), short: name, is_column: false });
-                    }
-                    ast::SelectItem::ExprWithAlias { alias, .. } => {
-                        let name = alias.value.clone();
-                        taken.push(Named { long: name.clone(), short: name, is_column: false });
-                    }
-                    _ => {}
+                let (named, expr) = match item {
+                    ast::SelectItem::UnnamedExpr(expr) => (Named::of(expr), expr.clone()),
+                    ast::SelectItem::ExprWithAlias { expr, alias } => (Named::given(&folded(alias)), expr.clone()),
+                    _ => continue,
+                };
+                let is_meant = named.is_given && order.split([' ', ',', '(', ')', '"']).any(|word| word == named.long);
+                if is_meant || !taken.iter().any(|other| other.clashes(&named)) {
+                    taken.push(named);
+                    continue;
                 }
+                let name = format!("{}{MARK}{}", named.short, taken.len());
+                let alias = ast::Ident::with_quote('"', name.clone());
+                *item = ast::SelectItem::ExprWithAlias { expr, alias };
+                taken.push(Named::given(&name));
             }
         }
         ast::SetExpr::SetOperation { left, right, .. } => {
-            name_items(left);
-            name_items(right);
+            name_items(left, order);
+            name_items(right, order);
         }
         _ => {}
     }
@@ -121,7 +130,10 @@ fn tell_calls_apart(query: &mut ast::Query) {
 fn without_casts(expr: &ast::Expr) -> String {
     let mut bare = expr.clone();
     let _ = ast::visit_expressions_mut(&mut bare, |expr| {
-        while let ast::Expr::Cast { expr: inner, .. } | ast::Expr::Nested(inner) = expr {
+        while let ast::Expr::Cast { expr: inner, .. }
+        | ast::Expr::Nested(inner)
+        | ast::Expr::UnaryOp { op: ast::UnaryOperator::Plus, expr: inner } = expr
+        {
             *expr = std::mem::replace(inner, ast::Expr::Value(ast::Value::Null.into()));
         }
         // The planner does not look into subqueries for names, nor before IN.
@@ -140,13 +152,27 @@ struct Named {
     /// As people would.
     short: String,
     is_column: bool,
+    /// By the statement, with AS.
+    is_given: bool,
 }
 
 impl Named {
+    fn given(name: &str) -> Named {
+        Named { long: name.to_owned(), short: name.to_owned(), is_column: false, is_given: true }
+    }
+
     fn of(expr: &ast::Expr) -> Named {
         let mut bare = expr;
-        while let ast::Expr::Cast { expr: inner, .. } | ast::Expr::Nested(inner) = bare {
-            bare = inner;
+        let mut is_column = true;
+        loop {
+            bare = match bare {
+                ast::Expr::Cast { expr: inner, .. } => {
+                    is_column = false;
+                    inner
+                }
+                ast::Expr::Nested(inner) | ast::Expr::UnaryOp { op: ast::UnaryOperator::Plus, expr: inner } => inner,
+                _ => break,
+            };
         }
         let short = match bare {
             ast::Expr::Identifier(ident) => ident.value.clone(),
@@ -154,8 +180,8 @@ impl Named {
             ast::Expr::Function(call) => call.name.to_string().to_lowercase(),
             _ => "column".to_owned(),
         };
-        let is_column = matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
-        Named { long: without_casts(expr), short, is_column }
+        is_column &= matches!(bare, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
+        Named { long: without_casts(expr), short, is_column, is_given: false }
     }
 
     /// Columns of two tables may share their last name; what is computed from them may not.
