@@ -47,6 +47,8 @@ fn texts(column: &ArrayRef, letter: char) -> Result<Vec<String>, ArrowError> {
     let is_real = column.data_type().is_floating() || column.data_type().is_decimal();
     let is_number = is_real || column.data_type().is_integer() || column.data_type() == &DataType::Boolean;
     let null = || "NULL".to_owned();
+    // A decimal of many places would not survive becoming a double.
+    let is_text = is_text || letter == 'I' && column.data_type().is_decimal();
     if is_text || !(is_number || column.data_type() == &DataType::Null) {
         let strings = cast(column, &DataType::Utf8)?;
         let text = |text: &str| match letter {
