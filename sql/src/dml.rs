@@ -105,6 +105,7 @@ impl Context<'_> {
         }
         let reader = Reader::new(self.base, self.engine, self.catalog, view, frames)?;
         self.txn.check_age()?;
+        let query = reader.bind(query).await?;
         if is_own {
             reader.note(self.txn, &query)?;
         }
@@ -174,7 +175,7 @@ pub(crate) fn plain_table(
     from: &ast::TableWithJoins,
 ) -> Result<(Vec<String>, &ast::ObjectName, Option<&ast::TableAlias>)> {
     match &from.relation {
-        ast::TableFactor::Table { name, alias, args: None, .. } if from.joins.is_empty() => {
+        ast::TableFactor::Table { name, alias, args: None, version: None, .. } if from.joins.is_empty() => {
             Ok((name_parts(name)?, name, alias.as_ref()))
         }
         _ => Err(Error::unsupported("writing to anything but one table")),

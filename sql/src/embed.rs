@@ -173,9 +173,9 @@ impl TableProvider for EmbeddedTable {
 }
 
 /// The caller's session with one more thing in its configuration.
-struct BoundSession<'a> {
-    inner: &'a dyn Session,
-    config: SessionConfig,
+pub(crate) struct BoundSession<'a> {
+    pub inner: &'a dyn Session,
+    pub config: SessionConfig,
 }
 
 #[async_trait]

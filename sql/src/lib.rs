@@ -39,6 +39,7 @@ mod settings;
 mod prepared;
 mod sequences;
 
+mod as_of;
 mod bulk;
 mod copy;
 mod embed;

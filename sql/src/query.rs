@@ -21,10 +21,12 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::{StreamExt, TryStreamExt};
 use strata_olap::scan::BoundView;
+use strata_oltp::Snapshot;
 use strata_oltp::key::table_range;
 use strata_oltp::txn::{Isolation, Transaction};
 use tokio::time::Instant;
 
+use crate::as_of;
 use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
 use crate::catalog::view::View;
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
@@ -150,6 +152,8 @@ fn tables_of(frames: Frames) -> Result<BTreeMap<String, Arc<dyn TableProvider>>>
 pub(crate) struct Reader {
     state: SessionState,
     catalog: Arc<Catalog>,
+    engine: Engine,
+    snapshot: Snapshot,
 }
 
 impl Reader {
@@ -167,12 +171,22 @@ impl Reader {
         let mut state = base.clone();
         let (catalog, snapshot) = (Arc::clone(catalog), view.snapshot().clone());
         let frames = Arc::new(tables_of(frames)?);
-        let names = Names::Fixed { engine: engine.clone(), catalog: Arc::clone(&catalog), snapshot, frames };
+        let names =
+            Names::Fixed { engine: engine.clone(), catalog: Arc::clone(&catalog), snapshot: snapshot.clone(), frames };
         state.config_mut().set_extension(Arc::new(view));
         state.register_catalog_list(Arc::new(Catalogs(names)));
         state.mark_start_execution();
         sequences::register(&mut state, engine, &catalog)?;
-        Ok(Reader { state, catalog })
+        Ok(Reader { state, catalog, engine: engine.clone(), snapshot })
+    }
+
+    /// The statement with tables of the past named by their commit.
+    ///
+    /// # Errors
+    /// 22023 for a time that cannot be read.
+    pub(crate) async fn bind(&self, mut statement: ast::Statement) -> Result<ast::Statement> {
+        as_of::bind(&self.engine, &self.state, &self.snapshot, &mut statement).await?;
+        Ok(statement)
     }
 
     /// Tells `txn`, if its commit will be checked for what it read, that it reads every table of `query` whole, and that
@@ -213,7 +227,8 @@ impl Reader {
     ///
     /// # Errors
     /// Unknown names, types that do not fit, and everything DataFusion cannot plan.
-    pub(crate) async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan> {
+    pub(crate) async fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan> {
+        let mut statement = self.bind(statement).await?;
         respell(&mut statement)?;
         let statement = DfStatement::Statement(Box::new(statement));
         for reference in self.state.resolve_table_references(&statement)? {

@@ -23,6 +23,7 @@ use strata_oltp::commit::Durability;
 use strata_oltp::txn::{Isolation, Transaction, TransactionOptions};
 use tokio::time::Instant;
 
+use crate::as_of;
 use crate::call;
 use crate::ddl;
 use crate::dml::{Frames, change, insert, lock, view_of};
@@ -386,7 +387,7 @@ impl Session {
                 Ok(StatementResult::done("SET"))
             }
             Kind::Show(words) => self.show(words).map(StatementResult::Rows),
-            Kind::Copy(copy) => self.copy(copy).await,
+            Kind::Copy(copy) => Box::pin(self.copy(copy)).await,
             Kind::Prepare { name, types, text, kind } => {
                 let prepared = Prepared::new(Statement::of(text.clone(), kind.as_ref().clone()), types.clone())?;
                 if self.prepared.contains_key(name) {
@@ -497,6 +498,9 @@ impl Session {
     async fn start_query(&mut self, kind: Kind) -> Result<StatementResult> {
         let query = self.explained(kind)?;
         let query = match (&query, &mut self.open) {
+            (ast::Statement::Query(_), _) if lock::asks(&query) && as_of::is_asked(&query) => {
+                return Err(Error::unsupported("FOR UPDATE of rows of the past"));
+            }
             (ast::Statement::Query(locking), Some(open)) if lock::asks(&query) && !open.txn.options().read_only => {
                 open.touch();
                 let mut context = open.context(&self.engine, &self.base, &mut self.counters);
@@ -506,6 +510,7 @@ impl Session {
             _ => lock::without(query),
         };
         let reader = self.reader()?;
+        let query = reader.bind(query).await?;
         if let Some(open) = &mut self.open {
             open.touch();
             open.txn.check_age()?;

@@ -7,19 +7,21 @@
 //! Deliberately not here: whether names exist and types fit, which depends on the transaction the statement runs in.
 
 pub(crate) mod copy;
+mod dialect;
 pub(crate) mod json;
 mod precedence;
 pub(crate) mod script;
 mod shallow;
 
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use strata_oltp::txn::{Isolation, TransactionOptions};
 
 use crate::error::{Error, Result, SqlState, parser_message};
 use crate::expr::spelling::respell;
 use copy::CopyStatement;
+use dialect::PastDialect;
 use json::JsonInsert;
 use script::{Piece, split};
 
@@ -182,15 +184,22 @@ fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
 }
 
 fn parse_deep(text: &str) -> Result<Option<ast::Statement>> {
-    let syntax = |error: &dyn std::fmt::Display| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
-    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(NESTING_MAX);
-    let mut parser = parser.try_with_sql(text).map_err(|error| syntax(&error))?;
-    let mut statements = parser.parse_statements().map_err(|error| syntax(&error))?;
+    let statements = parse_as(&PostgreSqlDialect {}, text).or_else(|error| {
+        // Only what PostgreSQL does not know may be one of our additions; its error is the better one otherwise.
+        let reads_past = text.to_ascii_uppercase().contains(" OF ");
+        if reads_past { parse_as(&PastDialect, text).map_err(|_| error) } else { Err(error) }
+    });
+    let mut statements =
+        statements.map_err(|error| Error::new(SqlState::Syntax, parser_message(&error.to_string())))?;
     match statements.len() {
         0 => Ok(None),
         1 => Ok(statements.pop()),
         _ => Err(Error::new(SqlState::Syntax, "syntax error: statements must be separated by semicolons")),
     }
+}
+
+fn parse_as(dialect: &dyn Dialect, text: &str) -> std::result::Result<Vec<ast::Statement>, ParserError> {
+    Parser::new(dialect).with_recursion_limit(NESTING_MAX).try_with_sql(text)?.parse_statements()
 }
 
 /// Parses a piece of SQL written in this crate, such as a query's frame.

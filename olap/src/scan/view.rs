@@ -54,6 +54,13 @@ impl BoundView {
         self
     }
 
+    /// The view with its scans counted together with those of another.
+    #[must_use]
+    pub fn with_counters(mut self, counters: Arc<ScanCounters>) -> BoundView {
+        self.counters = counters;
+        self
+    }
+
     /// The view with fresh rows cut into ranges of about this many versions, the unit of their parallel reading.
     #[must_use]
     pub fn with_range_versions(mut self, range_versions: u64) -> BoundView {

@@ -14,11 +14,12 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement as DfStatement;
-use strata_oltp::TableId;
 use strata_oltp::view::Snapshot;
+use strata_oltp::{SeqNo, TableId};
 
 use super::view::View;
 use super::{CATALOG_NAME, Catalog, SYSTEM_SCHEMA, Table, TableName};
+use crate::as_of::{self, PastTable};
 use crate::embed::EmbeddedTable;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -43,6 +44,8 @@ pub(crate) enum Names {
     },
     /// At the newest commit, each time.
     Live { engine: Engine },
+    /// At a snapshot that is not the statement's: tables come bound to it.
+    Past { engine: Engine, catalog: Arc<Catalog>, snapshot: Snapshot },
 }
 
 impl fmt::Debug for Names {
@@ -50,6 +53,7 @@ impl fmt::Debug for Names {
         match self {
             Names::Fixed { snapshot, .. } => write!(f, "names at commit {}", snapshot.seqno()),
             Names::Live { .. } => f.write_str("newest names"),
+            Names::Past { snapshot, .. } => write!(f, "names as of commit {}", snapshot.seqno()),
         }
     }
 }
@@ -57,13 +61,15 @@ impl fmt::Debug for Names {
 impl Names {
     fn engine(&self) -> &Engine {
         match self {
-            Names::Fixed { engine, .. } | Names::Live { engine } => engine,
+            Names::Fixed { engine, .. } | Names::Live { engine } | Names::Past { engine, .. } => engine,
         }
     }
 
     fn load(&self) -> Result<(Arc<Catalog>, Snapshot)> {
         match self {
-            Names::Fixed { catalog, snapshot, .. } => Ok((Arc::clone(catalog), snapshot.clone())),
+            Names::Fixed { catalog, snapshot, .. } | Names::Past { catalog, snapshot, .. } => {
+                Ok((Arc::clone(catalog), snapshot.clone()))
+            }
             Names::Live { engine } => {
                 let snapshot = engine.db().snapshot();
                 Ok((engine.catalog_at(&snapshot)?, snapshot))
@@ -81,6 +87,7 @@ impl Names {
         let mut state = self.engine().base_state().clone();
         state.register_catalog_list(Arc::new(Catalogs(self.clone())));
         let mut query = parse_own(&view.query)?;
+        as_of::bind(self.engine(), self.engine().base_state(), &self.load()?.1, &mut query).await?;
         respell(&mut query)?;
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(query))).await?;
         let columns = view.options.columns.iter().enumerate().map(|(at, name)| {
@@ -96,6 +103,7 @@ impl Names {
         match self {
             Names::Fixed { .. } => Arc::clone(&table.provider) as Arc<dyn TableProvider>,
             Names::Live { .. } => Arc::new(EmbeddedTable::new(Arc::clone(&table.provider))),
+            Names::Past { snapshot, .. } => Arc::new(PastTable::new(Arc::clone(&table.provider), snapshot.clone())),
         }
     }
 }
@@ -211,6 +219,23 @@ impl SchemaProvider for SystemTables {
     }
 }
 
+/// The table or view `name` as it was right after a commit.
+async fn past_table(
+    engine: &Engine,
+    point: SeqNo,
+    name: TableName,
+) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+    let snapshot = as_of::snapshot_at(engine, point)?;
+    let catalog = engine.catalog_at(&snapshot)?;
+    if catalog.find_view(&name).is_none()
+        && let Err(error) = catalog.table(&name)
+    {
+        return Err(error.with_detail(format!("it is looked for as of commit {point}")).into());
+    }
+    let names = Names::Past { engine: engine.clone(), catalog, snapshot };
+    Tables { names, schema: name.schema }.table(&name.table).await
+}
+
 /// Tables by number, hidden columns shown.
 #[derive(Debug)]
 struct HiddenTables(Names);
@@ -226,6 +251,9 @@ impl SchemaProvider for HiddenTables {
             && let Some(frame) = frames.get(name)
         {
             return Ok(Some(Arc::clone(frame)));
+        }
+        if let Some((point, name)) = as_of::parse_name(name) {
+            return past_table(self.0.engine(), point, name).await;
         }
         let (catalog, _) = self.0.load()?;
         let table = name.parse().ok().and_then(|id| catalog.find_id(TableId(id)));

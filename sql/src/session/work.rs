@@ -76,7 +76,7 @@ impl Open {
                 ("INSERT", Written { count, returned: None })
             }
             Work::Copy(copy, input) => {
-                let count = copy::load(&mut context, copy, input).await?;
+                let count = Box::pin(copy::load(&mut context, copy, input)).await?;
                 ("COPY", Written { count, returned: None })
             }
         };

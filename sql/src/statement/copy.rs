@@ -2,11 +2,11 @@
 //! COPY, which knows neither `HEADER MATCH` nor options of other formats. What options mean is `copy::options`.
 
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{IsOptional, Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::dialect::PastDialect;
 use super::{NESTING_MAX, identifier, name_parts, precedence, shallow};
 use crate::error::{Error, Result, SqlState, parser_message};
 
@@ -63,7 +63,8 @@ pub(crate) enum CopyValue {
 pub(super) fn parse(text: &str) -> Result<Option<CopyStatement>> {
     shallow::with_room(text, |text| {
         let syntax = |error: ParserError| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
-        let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(NESTING_MAX);
+        // No alias of a table in the query can be `at`, `before` or `changes`, in exchange for AS OF.
+        let parser = Parser::new(&PastDialect).with_recursion_limit(NESTING_MAX);
         let mut parser = parser.try_with_sql(text).map_err(syntax)?;
         if !parser.parse_keyword(Keyword::COPY) {
             return Ok(None);
