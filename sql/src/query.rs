@@ -283,6 +283,14 @@ impl Reader {
     /// As [`Reader::physical`].
     pub(crate) async fn start(&self, plan: &LogicalPlan) -> Result<Rows> {
         let physical = self.physical(plan).await?;
+        self.run(physical)
+    }
+
+    /// Starts a physical plan.
+    ///
+    /// # Errors
+    /// As DataFusion.
+    pub(crate) fn run(&self, physical: Arc<dyn ExecutionPlan>) -> Result<Rows> {
         Ok(Rows::new(execute_stream(physical, self.state.task_ctx())?).with_shown_names())
     }
 

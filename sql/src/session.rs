@@ -5,6 +5,7 @@
 //! ROLLBACK, or ROLLBACK TO a savepoint, is taken after it.
 
 mod copying;
+mod explain;
 mod open;
 mod show;
 mod work;
@@ -496,7 +497,13 @@ impl Session {
     }
 
     async fn start_query(&mut self, kind: Kind) -> Result<StatementResult> {
-        let query = self.explained(kind)?;
+        let mut query = self.explained(kind)?;
+        let explain = explain::take_options(&mut query)?;
+        if explain.json
+            && let ast::Statement::Explain { statement, .. } = query
+        {
+            return Box::pin(self.explain_json(*statement, explain)).await;
+        }
         let query = match (&query, &mut self.open) {
             (ast::Statement::Query(_), _) if lock::asks(&query) && as_of::is_asked(&query) => {
                 return Err(Error::unsupported("FOR UPDATE of rows of the past"));
@@ -527,6 +534,29 @@ impl Session {
         }))
     }
 
+    /// EXPLAIN (FORMAT JSON): plans, and with ANALYZE runs, a query.
+    async fn explain_json(&mut self, query: ast::Statement, wanted: explain::Wanted) -> Result<StatementResult> {
+        let reader = self.reader()?;
+        let query = reader.bind(lock::without(query)).await?;
+        if let Some(open) = &mut self.open {
+            open.touch();
+            open.txn.check_age()?;
+            reader.note(&mut open.txn, &query)?;
+        }
+        let deadline = self.deadline;
+        let text = within(deadline, async {
+            let plan = reader.plan(query).await?;
+            let began = Instant::now();
+            let physical = reader.physical(&plan).await?;
+            if wanted.analyze {
+                let mut rows = reader.run(Arc::clone(&physical))?;
+                while rows.next().await?.is_some() {}
+            }
+            explain::tree(&physical, wanted, wanted.analyze.then_some(began))
+        });
+        Ok(StatementResult::Rows(show::one("QUERY PLAN", &text.await?)?))
+    }
+
     /// The query to plan for a statement that reads, or that is only explained.
     fn explained(&self, kind: Kind) -> Result<ast::Statement> {
         let query = match kind {
@@ -538,8 +568,9 @@ impl Session {
         };
         let ast::Statement::Explain { statement: inner, analyze, .. } = &query else { return Ok(query) };
         let is_query = matches!(inner.as_ref(), ast::Statement::Query(_));
-        if *analyze && !is_query {
-            return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes"));
+        if !is_query && (*analyze || explain::take_options(&mut query.clone())?.analyze) {
+            return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes")
+                .with_hint("EXPLAIN shows the plan of what it reads; to time it, run it and ROLLBACK"));
         }
         let replacement = match inner.as_ref() {
             ast::Statement::Query(_) => return Ok(query),

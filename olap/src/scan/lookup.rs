@@ -11,6 +11,7 @@ use datafusion_common::{Result, Statistics};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion_physical_plan::statistics::StatisticsArgs;
 use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{
@@ -31,6 +32,7 @@ pub(super) struct LookupExec {
     wanted: Vec<usize>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl LookupExec {
@@ -43,7 +45,8 @@ impl LookupExec {
             Boundedness::Bounded,
         );
         let properties = Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative));
-        Ok(LookupExec { view, access: Arc::new(access), wanted, schema, properties })
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(LookupExec { view, access: Arc::new(access), wanted, schema, properties, metrics })
     }
 
     fn row_count(&self) -> usize {
@@ -117,8 +120,19 @@ impl ExecutionPlan for LookupExec {
             batch_rows: context.session_config().batch_size(),
             next: 0,
         };
-        let stream = futures::stream::iter(batches);
+        let output = BaselineMetrics::new(&self.metrics, 0);
+        let keys = MetricBuilder::new(&self.metrics).counter("key_rows", 0);
+        let counted = batches.inspect(move |batch| {
+            let rows = batch.as_ref().map_or(0, RecordBatch::num_rows);
+            output.record_output(rows);
+            keys.add(rows);
+        });
+        let stream = futures::stream::iter(counted);
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {

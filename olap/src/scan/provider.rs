@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: `insert_into`, `delete_from` and `update`. DataFusion loses predicates on the way to them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -26,7 +27,7 @@ use strata_oltp::TableSchema;
 use super::access::{self, IndexAccess};
 use super::items::{self, RowGroupItem};
 use super::lookup::LookupExec;
-use super::source::{SegmentSource, deal};
+use super::source::{Pruned, SegmentSource, deal};
 use super::view::{BoundView, TableView};
 use super::{prune, statistics};
 
@@ -124,7 +125,7 @@ impl StrataTable {
         view: &TableView,
         filters: &[Expr],
         wanted: &[usize],
-    ) -> Result<Vec<PartitionedFile>> {
+    ) -> Result<(Vec<PartitionedFile>, Pruned)> {
         let mut groups = Vec::new();
         let mut group_statistics = Vec::new();
         for segment in view.segments().iter().flat_map(|segments| segments.segments()) {
@@ -134,13 +135,18 @@ impl StrataTable {
             }
         }
         let keep = prune::survivors(session, &self.schema, filters, &group_statistics)?;
+        let kept: BTreeSet<_> =
+            groups.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(group, _)| group.segment.id()).collect();
+        let all: BTreeSet<_> = groups.iter().map(|group| group.segment.id()).collect();
+        let pruned =
+            Pruned { segments: all.len() - kept.len(), row_groups: keep.iter().filter(|keep| !**keep).count() };
         let overlaid = items::overlaid(view)?;
         let mut files = Vec::with_capacity(groups.len());
         for ((group, statistics), _) in groups.into_iter().zip(group_statistics).zip(keep).filter(|(_, keep)| *keep) {
             let hidden = overlaid.get(&group.segment.id());
             files.extend(items::row_group_item(view, group, statistics, hidden)?);
         }
-        Ok(files)
+        Ok((files, pruned))
     }
 }
 
@@ -178,13 +184,15 @@ impl TableProvider for StrataTable {
             return Ok(Arc::new(LookupExec::new(view, access, wanted)?));
         }
         let mut scan_items = self.fresh_items(session, &view, filters)?;
-        scan_items.extend(self.row_group_items(session, &view, filters, &wanted)?);
+        let (groups, pruned) = self.row_group_items(session, &view, filters, &wanted)?;
+        scan_items.extend(groups);
         if scan_items.is_empty() {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));
         }
         let parquet = session.config_options().execution.parquet.clone();
         let options = TableParquetOptions { global: parquet, ..TableParquetOptions::default() };
         let source = SegmentSource::new(Arc::clone(&view), options);
+        source.note_pruned(pruned);
         // The URL is never read from, see `reader`; DataFusion wants one that some store is registered for.
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_file_groups(deal(scan_items, session.config().target_partitions()))

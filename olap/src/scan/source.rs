@@ -26,7 +26,7 @@ use datafusion_physical_expr::projection::ProjectionExprs;
 use datafusion_physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion_physical_expr_common::sort_expr::PhysicalSortExpr;
 use datafusion_physical_plan::filter_pushdown::FilterPushdownPropagation;
-use datafusion_physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion_physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion_physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use object_store::ObjectStore;
 
@@ -44,6 +44,13 @@ pub(crate) struct SegmentSource {
     view: Arc<TableView>,
 }
 
+/// Segments and row groups that hold nothing a scan could want, by their statistics; whole segments' groups included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub segments: usize,
+    pub row_groups: usize,
+}
+
 impl SegmentSource {
     /// A source for all columns of `view`; the planner narrows it.
     pub(crate) fn new(view: Arc<TableView>, options: TableParquetOptions) -> SegmentSource {
@@ -54,6 +61,15 @@ impl SegmentSource {
             .with_pushdown_filters(false)
             .with_bloom_filter_on_read(false);
         SegmentSource { parquet: Arc::new(parquet), batch_rows: None, view }
+    }
+
+    /// Notes what planning left out, for EXPLAIN ANALYZE.
+    pub(crate) fn note_pruned(&self, pruned: Pruned) {
+        let note = |name: &'static str, count: usize| {
+            MetricBuilder::new(self.parquet.metrics()).global_counter(name).add(count);
+        };
+        note("segments_pruned_by_plan", pruned.segments);
+        note("row_groups_pruned_by_plan", pruned.row_groups);
     }
 
     fn wrap(&self, parquet: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
