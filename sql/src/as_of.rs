@@ -35,6 +35,7 @@ use crate::embed::BoundSession;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::expr::spelling::respell;
+use crate::pg_catalog::PG_SCHEMA;
 use crate::statement::{name_parts, parse_own};
 
 /// What a table is read as of.
@@ -206,7 +207,7 @@ fn quoted(name: &str) -> ast::Ident {
 /// The hidden name of a table at a commit, and what the statement calls it.
 fn hidden_name(name: &ast::ObjectName, point: SeqNo) -> Result<(ast::ObjectName, String)> {
     let TableName { schema, table } = TableName::from_parts(&name_parts(name)?)?;
-    if schema == SYSTEM_SCHEMA || schema == INFORMATION_SCHEMA {
+    if schema == SYSTEM_SCHEMA || schema == INFORMATION_SCHEMA || schema == PG_SCHEMA {
         return Err(
             Error::unsupported(format!("AS OF for {schema}.{table}")).with_detail("it shows the database as it is")
         );

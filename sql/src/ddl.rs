@@ -27,6 +27,7 @@ use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableNam
 use crate::dml::Context;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
+use crate::pg_catalog::PG_SCHEMA;
 use crate::statement::name_parts;
 
 pub(crate) use index::{abandon, build_online, declare};
@@ -135,7 +136,7 @@ fn new_name(catalog: &Catalog, what: &str, name: &ast::ObjectName) -> Result<Tab
 }
 
 fn refuse_system_schema(schema: &str) -> Result<()> {
-    if schema == SYSTEM_SCHEMA || schema == INFORMATION_SCHEMA {
+    if schema == SYSTEM_SCHEMA || schema == INFORMATION_SCHEMA || schema == PG_SCHEMA {
         return Err(Error::new(SqlState::InvalidName, format!("schema {schema} belongs to Strata"))
             .with_hint("use another schema"));
     }

@@ -36,6 +36,7 @@ use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableNam
 use crate::ddl::Effects;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
+use crate::pg_catalog::PG_SCHEMA;
 use crate::query::{Reader, Rows};
 use crate::statement::name_parts;
 use foreign_keys::Suspects;
@@ -135,7 +136,7 @@ fn view_at(txn: &Transaction, snapshot: Snapshot) -> BoundView {
 /// Unknown and read-only tables.
 pub(crate) fn find_target(catalog: &Catalog, parts: &[String]) -> Result<Arc<Table>> {
     let name = TableName::from_parts(parts)?;
-    if name.schema == SYSTEM_SCHEMA || name.schema == INFORMATION_SCHEMA {
+    if name.schema == SYSTEM_SCHEMA || name.schema == INFORMATION_SCHEMA || name.schema == PG_SCHEMA {
         return Err(Error::new(
             SqlState::InvalidStatement,
             format!("table {name} cannot be written: it shows the database itself"),

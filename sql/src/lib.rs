@@ -43,6 +43,7 @@ mod as_of;
 mod bulk;
 mod copy;
 mod embed;
+mod pg_catalog;
 mod pool;
 mod system;
 

@@ -35,6 +35,7 @@ use crate::dml::Frames;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::expr::spelling::{respell, shown};
+use crate::pg_catalog::{self, PG_SCHEMA};
 use crate::sequences;
 use crate::statement::parse_own;
 use crate::system;
@@ -185,6 +186,7 @@ impl Reader {
     /// # Errors
     /// 22023 for a time that cannot be read.
     pub(crate) async fn bind(&self, mut statement: ast::Statement) -> Result<ast::Statement> {
+        pg_catalog::respell(&mut statement);
         as_of::bind(&self.engine, &self.state, &self.snapshot, &mut statement).await?;
         Ok(statement)
     }
@@ -229,12 +231,19 @@ impl Reader {
     /// Unknown names, types that do not fit, and everything DataFusion cannot plan.
     pub(crate) async fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan> {
         let mut statement = self.bind(statement).await?;
+        let mut own = None;
+        if pg_catalog::respell(&mut statement) {
+            let mut state = self.state.clone();
+            pg_catalog::functions::register(&mut state, &self.catalog)?;
+            own = Some(state);
+        }
+        let state = own.as_ref().unwrap_or(&self.state);
         respell(&mut statement)?;
         let statement = DfStatement::Statement(Box::new(statement));
         for reference in self.state.resolve_table_references(&statement)? {
             self.check_reference(&reference)?;
         }
-        Ok(forget_keys(self.state.statement_to_plan(statement).await?)?)
+        Ok(forget_keys(state.statement_to_plan(statement).await?)?)
     }
 
     /// The table or view that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error,
@@ -251,6 +260,8 @@ impl Reader {
         let name = TableName::from_parts(&parts)?;
         match name.schema.as_str() {
             INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(None),
+            PG_SCHEMA if pg_catalog::has_table(&name.table) => Ok(None),
+            PG_SCHEMA => Err(Error::undefined_table(&name.to_string(), pg_catalog::table_names())),
             SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(None),
             SYSTEM_SCHEMA => Err(Error::undefined_table(&name.to_string(), system::TABLE_NAMES)),
             _ => match self.catalog.find_view(&name) {

@@ -167,6 +167,10 @@ async fn a_server_says_which_folders_may_be_touched() {
             assert!(result.err().is_none_or(|error| error.sqlstate() == "42501"), "{sql}");
         }
     }
+    // A link to a file leads out as well; COPY … TO would replace it, but says no all the same.
+    std::os::unix::fs::symlink(dir.join("closed/t.csv"), dir.join("open/leak.csv")).unwrap();
+    let error = session.execute(&format!("COPY t FROM '{}'", dir.join("open/leak.csv").display())).await.unwrap_err();
+    assert_eq!(error.sqlstate(), "42501");
     let none = EngineOptions { copy_files: FileAccess::Within(Vec::new()), ..options() };
     let mut session = Engine::open_in_memory(none).unwrap().session();
     let error = session.execute(&format!("COPY (SELECT 1) TO '{}'", dir.join("open/x").display())).await.unwrap_err();

@@ -24,6 +24,7 @@ use crate::embed::EmbeddedTable;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::expr::spelling::respell;
+use crate::pg_catalog::{self, ALL_COLUMNS, PG_SCHEMA, ViewColumns};
 use crate::statement::parse_own;
 use crate::system;
 
@@ -87,6 +88,9 @@ impl Names {
         let mut state = self.engine().base_state().clone();
         state.register_catalog_list(Arc::new(Catalogs(self.clone())));
         let mut query = parse_own(&view.query)?;
+        if pg_catalog::respell(&mut query) {
+            pg_catalog::functions::register(&mut state, &self.load()?.0)?;
+        }
         as_of::bind(self.engine(), self.engine().base_state(), &self.load()?.1, &mut query).await?;
         respell(&mut query)?;
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(query))).await?;
@@ -140,6 +144,7 @@ impl CatalogProvider for Schemas {
         let names = self.0.clone();
         match name {
             SYSTEM_SCHEMA => Some(Arc::new(SystemTables(names))),
+            PG_SCHEMA => Some(Arc::new(PgTables(names))),
             HIDDEN_SCHEMA => Some(Arc::new(HiddenTables(names))),
             _ => {
                 let known = self.0.load_or_empty().tables_of(name).is_some();
@@ -234,6 +239,49 @@ async fn past_table(
     }
     let names = Names::Past { engine: engine.clone(), catalog, snapshot };
     Tables { names, schema: name.schema }.table(&name.table).await
+}
+
+/// The schema `pg_catalog`.
+#[derive(Debug)]
+struct PgTables(Names);
+
+#[async_trait]
+impl SchemaProvider for PgTables {
+    fn table_names(&self) -> Vec<String> {
+        pg_catalog::table_names().map(str::to_owned).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let (catalog, snapshot) = self.0.load()?;
+        let mut columns = ViewColumns::new();
+        // Views may read this very table; then they are planned over one that does not show views' columns.
+        if pg_catalog::needs_view_columns(name) && !matches!(self.0, Names::Past { .. }) {
+            let (engine, catalog) = (self.0.engine().clone(), Arc::clone(&catalog));
+            let names = Names::Past { engine, catalog: Arc::clone(&catalog), snapshot: snapshot.clone() };
+            for view in catalog.views() {
+                // A view that no longer plans is there all the same; its columns are not known.
+                if let Ok(provider) = names.plan_view(view).await {
+                    columns.insert(view.name.clone(), provider.schema());
+                }
+            }
+        }
+        if name == ALL_COLUMNS {
+            for table in system::TABLE_NAMES {
+                let provider = system::table(table, self.0.engine(), &catalog, &snapshot)?;
+                let name = TableName { schema: SYSTEM_SCHEMA.to_owned(), table: table.to_owned() };
+                columns.extend(provider.map(|provider| (name, provider.schema())));
+            }
+        }
+        Ok(pg_catalog::table(name, &catalog, &columns)?)
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        Ok(self.table_exist(name).then_some(TableType::View))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        pg_catalog::has_table(name)
+    }
 }
 
 /// Tables by number, hidden columns shown.

@@ -1,0 +1,331 @@
+//! Functions of PostgreSQL that look into the catalog, or say what the server is.
+//!
+//! They are bound to the catalog that a statement sees, and registered only for statements that name one of them.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, StringViewArray, StringViewBuilder,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::error::Result as DfResult;
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
+
+use super::oids::{self, OWNER, OWNER_NAME};
+use super::{PG_SCHEMA, constraints, relations, types};
+use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA};
+use crate::error::{Error, Result, SqlState};
+use crate::types::is_text;
+
+/// What a function gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    Text,
+    Bool,
+    Number,
+    Texts,
+    /// A number for a name, a name for a number.
+    Other,
+}
+
+/// The functions, in order of their names.
+const FUNCTIONS: [(&str, Gives); 51] = [
+    ("col_description", Gives::Text),
+    ("current_catalog", Gives::Text),
+    ("current_database", Gives::Text),
+    ("current_role", Gives::Text),
+    ("current_schema", Gives::Text),
+    ("current_schemas", Gives::Texts),
+    ("current_user", Gives::Text),
+    ("format_type", Gives::Text),
+    ("getdatabaseencoding", Gives::Text),
+    ("has_any_column_privilege", Gives::Bool),
+    ("has_column_privilege", Gives::Bool),
+    ("has_database_privilege", Gives::Bool),
+    ("has_function_privilege", Gives::Bool),
+    ("has_schema_privilege", Gives::Bool),
+    ("has_sequence_privilege", Gives::Bool),
+    ("has_table_privilege", Gives::Bool),
+    ("has_tablespace_privilege", Gives::Bool),
+    ("has_type_privilege", Gives::Bool),
+    ("obj_description", Gives::Text),
+    ("pg_backend_pid", Gives::Number),
+    ("pg_column_default_", Gives::Text),
+    ("pg_encoding_to_char", Gives::Text),
+    ("pg_function_is_visible", Gives::Bool),
+    ("pg_get_constraintdef", Gives::Text),
+    ("pg_get_expr", Gives::Text),
+    ("pg_get_indexdef", Gives::Text),
+    ("pg_get_partkeydef", Gives::Text),
+    ("pg_get_serial_sequence", Gives::Text),
+    ("pg_get_statisticsobjdef_columns", Gives::Text),
+    ("pg_get_triggerdef", Gives::Text),
+    ("pg_get_userbyid", Gives::Text),
+    ("pg_get_viewdef", Gives::Text),
+    ("pg_is_in_recovery", Gives::Bool),
+    ("pg_my_temp_schema", Gives::Number),
+    ("pg_partition_ancestors", Gives::Number),
+    ("pg_relation_is_publishable", Gives::Bool),
+    ("pg_table_is_visible", Gives::Bool),
+    ("pg_type_is_visible", Gives::Bool),
+    ("quote_ident", Gives::Text),
+    ("regclass", Gives::Other),
+    ("regnamespace", Gives::Other),
+    ("regproc", Gives::Other),
+    ("regrole", Gives::Other),
+    ("regtype", Gives::Other),
+    ("session_user", Gives::Text),
+    ("shobj_description", Gives::Text),
+    ("to_regclass", Gives::Number),
+    ("to_regnamespace", Gives::Number),
+    ("to_regtype", Gives::Number),
+    ("txid_current_if_assigned", Gives::Number),
+    ("version", Gives::Text),
+];
+
+/// Whether `name` is one of them.
+pub(crate) fn is_known(name: &str) -> bool {
+    FUNCTIONS.iter().any(|(known, _)| *known == name)
+}
+
+/// Adds the functions to the state of a statement that names one.
+///
+/// # Errors
+/// None today.
+pub(crate) fn register(state: &mut SessionState, catalog: &Arc<Catalog>) -> Result<()> {
+    for (name, gives) in FUNCTIONS {
+        let any = vec![TypeSignature::Nullary, TypeSignature::VariadicAny];
+        let signature = Signature::new(TypeSignature::OneOf(any), Volatility::Stable);
+        let function = CatalogFunction { name, gives, catalog: Arc::clone(catalog), signature };
+        state.register_udf(Arc::new(ScalarUDF::from(function)))?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct CatalogFunction {
+    name: &'static str,
+    gives: Gives,
+    catalog: Arc<Catalog>,
+    signature: Signature,
+}
+
+/// Two of them are the same function if they read the same catalog.
+impl PartialEq for CatalogFunction {
+    fn eq(&self, other: &CatalogFunction) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.catalog, &other.catalog)
+    }
+}
+
+impl Eq for CatalogFunction {}
+
+impl Hash for CatalogFunction {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// One row's arguments.
+struct Row<'a> {
+    arguments: &'a [ArrayRef],
+    at: usize,
+}
+
+impl Row<'_> {
+    fn text(&self, argument: usize) -> Option<String> {
+        let array = self.arguments.get(argument).filter(|array| array.is_valid(self.at))?;
+        let one = cast(&array.slice(self.at, 1), &DataType::Utf8View).ok()?;
+        one.is_valid(0).then(|| one.as_string_view().value(0).to_owned())
+    }
+
+    fn number(&self, argument: usize) -> Option<i64> {
+        let array = self.arguments.get(argument).filter(|array| array.is_valid(self.at))?;
+        let one = cast(&array.slice(self.at, 1), &DataType::Int64).ok()?;
+        one.is_valid(0).then(|| one.as_primitive::<Int64Type>().value(0))
+    }
+
+    fn is_text(&self, argument: usize) -> bool {
+        self.arguments.get(argument).is_some_and(|array| is_text(array.data_type()))
+    }
+}
+
+impl CatalogFunction {
+    fn text(&self, row: &Row<'_>) -> Option<String> {
+        let catalog = &self.catalog;
+        match self.name {
+            "current_catalog" | "current_database" => Some(CATALOG_NAME.to_owned()),
+            "current_user" | "session_user" | "current_role" => Some(OWNER_NAME.to_owned()),
+            "current_schema" => Some(DEFAULT_SCHEMA.to_owned()),
+            "version" => Some(format!("PostgreSQL 15.0 (Strata {})", env!("CARGO_PKG_VERSION"))),
+            "getdatabaseencoding" => Some("UTF8".to_owned()),
+            "pg_encoding_to_char" => row.number(0).map(|number| if number == 6 { "UTF8" } else { "" }.to_owned()),
+            "pg_get_userbyid" => row.number(0).map(|oid| match oid {
+                OWNER => OWNER_NAME.to_owned(),
+                _ => format!("unknown (OID={oid})"),
+            }),
+            "format_type" => row.number(0).map(|oid| types::name(oid, row.number(1))),
+            "pg_get_expr" => row.text(0),
+            "pg_column_default_" => {
+                let (relation, column) = (row.number(0)?, row.number(1)?);
+                let table = catalog.tables().find(|table| oids::table(table) == relation)?;
+                let at = usize::try_from(column - 1).ok().filter(|at| *at < table.columns().len())?;
+                table.rules.defaults.get(&table.column_id(at)).cloned()
+            }
+            "pg_get_indexdef" => relations::index_definition(catalog, row.number(0)?, row.number(1).unwrap_or(0)),
+            "pg_get_constraintdef" => constraints::definition(catalog, row.number(0)?),
+            "pg_get_viewdef" => {
+                let oid = if row.is_text(0) { self.relation(&row.text(0)?)? } else { row.number(0)? };
+                relations::view_definition(catalog, oid)
+            }
+            "obj_description" => match row.text(1).as_deref() {
+                None | Some("pg_class") => relations::comment(catalog, row.number(0)?, 0),
+                _ => None,
+            },
+            "col_description" => relations::comment(catalog, row.number(0)?, row.number(1)?),
+            "quote_ident" => row.text(0).map(|name| constraints::quoted(&name)),
+            _ => None,
+        }
+    }
+
+    fn bool(&self, row: &Row<'_>) -> Option<bool> {
+        match self.name {
+            "pg_table_is_visible" => oids::name_of(&self.catalog, row.number(0)?)
+                .map(|name| name.schema == DEFAULT_SCHEMA || name.schema == PG_SCHEMA),
+            "pg_is_in_recovery" | "pg_relation_is_publishable" => Some(false),
+            // There is one role, and it may do everything.
+            _ => Some(true),
+        }
+    }
+
+    fn relation(&self, name: &str) -> Option<i64> {
+        oids::relation(&self.catalog, &name_parts(name))
+    }
+
+    fn number(&self, row: &Row<'_>) -> Option<i64> {
+        match self.name {
+            "pg_backend_pid" => Some(i64::from(std::process::id())),
+            "pg_my_temp_schema" => Some(0),
+            "to_regclass" => self.relation(&row.text(0)?),
+            "to_regtype" => types::oid(&row.text(0)?),
+            "to_regnamespace" => self.schema(&row.text(0)?),
+            _ => None,
+        }
+    }
+
+    fn schema(&self, name: &str) -> Option<i64> {
+        let name = name_parts(name).pop()?;
+        let known = self.catalog.schema_names().any(|known| known == name);
+        (known || name == PG_SCHEMA || name == crate::catalog::INFORMATION_SCHEMA).then(|| oids::schema(&name))
+    }
+
+    /// `'t'::regclass`, which must exist, and the like.
+    fn oid(&self, row: &Row<'_>) -> Result<Option<i64>> {
+        let Some(name) = row.text(0) else { return Ok(None) };
+        if let Ok(oid) = name.parse() {
+            return Ok(Some(oid));
+        }
+        let (found, error) = match self.name {
+            "regclass" => (self.relation(&name), Error::undefined_table(&name, [])),
+            "regtype" => {
+                (types::oid(&name), Error::new(SqlState::UndefinedObject, format!("type {name} does not exist")))
+            }
+            "regnamespace" => (self.schema(&name), self.catalog.undefined_schema(&name)),
+            "regrole" => (
+                (name == OWNER_NAME).then_some(OWNER),
+                Error::new(SqlState::UndefinedObject, format!("role {name} does not exist")),
+            ),
+            _ => (None, Error::unsupported(format!("{name} as {}", self.name))),
+        };
+        found.map(Some).ok_or(error)
+    }
+
+    fn name_of(&self, oid: i64) -> String {
+        let found = match self.name {
+            "regclass" => oids::name_of(&self.catalog, oid).map(|name| relations::shown_name(&name)),
+            "regtype" => return types::name(oid, None),
+            "regnamespace" => self.catalog.schema_names().find(|name| oids::schema(name) == oid).map(str::to_owned),
+            "regrole" => (oid == OWNER).then(|| OWNER_NAME.to_owned()),
+            _ => None,
+        };
+        found.unwrap_or_else(|| if oid == 0 { "-".to_owned() } else { oid.to_string() })
+    }
+
+    fn texts(&self, row: &Row<'_>) -> Vec<&'static str> {
+        // Implicit schemas too?
+        let all = row.text(0).is_none_or(|text| text == "true");
+        if all { vec![PG_SCHEMA, DEFAULT_SCHEMA] } else { vec![DEFAULT_SCHEMA] }
+    }
+}
+
+/// Parts of a name as SQL reads it.
+fn name_parts(name: &str) -> Vec<String> {
+    let part = |part: &str| match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => part.to_lowercase(),
+    };
+    name.split('.').map(part).collect()
+}
+
+impl ScalarUDFImpl for CatalogFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> DfResult<DataType> {
+        Ok(match self.gives {
+            Gives::Text => DataType::Utf8View,
+            Gives::Bool => DataType::Boolean,
+            Gives::Number => DataType::Int64,
+            Gives::Texts => DataType::new_list(DataType::Utf8View, true),
+            Gives::Other if arguments.first().is_some_and(is_text) => DataType::Int64,
+            Gives::Other => DataType::Utf8View,
+        })
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let arguments = args.args.iter().map(|value| value.to_array(args.number_rows)).collect::<DfResult<Vec<_>>>()?;
+        let rows = || (0..args.number_rows).map(|at| Row { arguments: &arguments, at });
+        let array: ArrayRef = match self.gives {
+            Gives::Text => Arc::new(rows().map(|row| self.text(&row)).collect::<StringViewArray>()),
+            Gives::Bool => Arc::new(rows().map(|row| self.bool(&row)).collect::<BooleanArray>()),
+            Gives::Number => Arc::new(rows().map(|row| self.number(&row)).collect::<Int64Array>()),
+            Gives::Texts => {
+                let mut lists = ListBuilder::new(StringViewBuilder::new());
+                for row in rows() {
+                    self.texts(&row).into_iter().for_each(|name| lists.values().append_value(name));
+                    lists.append(true);
+                }
+                Arc::new(lists.finish())
+            }
+            Gives::Other if arguments.first().is_some_and(|array| is_text(array.data_type())) => {
+                Arc::new(rows().map(|row| self.oid(&row)).collect::<Result<Int64Array>>()?)
+            }
+            Gives::Other => {
+                let name = |row: Row<'_>| row.number(0).map(|oid| self.name_of(oid));
+                Arc::new(rows().map(name).collect::<StringViewArray>())
+            }
+        };
+        Ok(ColumnarValue::Array(array))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_in_order_and_named_once() {
+        assert!(FUNCTIONS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(is_known("format_type") && !is_known("lower"));
+        assert_eq!(name_parts("App.\"Odd\"\"Name\""), ["app", "Odd\"Name"]);
+    }
+}
