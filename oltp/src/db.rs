@@ -28,7 +28,7 @@ use crate::txn::conflict::Room;
 use crate::txn::lock::LockTable;
 use crate::txn::snapshot::Snapshots;
 use crate::txn::{Transaction, TransactionOptions};
-use crate::view::{Snapshot, Views};
+use crate::view::{ReadView, Snapshot, Views};
 use crate::wal::{RecordKind, Wal};
 use crate::work::Work;
 
@@ -192,6 +192,21 @@ impl Db {
     pub fn get(&self, schema: &TableSchema, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let view = self.inner.views.borrow();
         view.get(schema, key, view.read_point())
+    }
+
+    /// What `read` makes of the newest layout and its read point: any number of short reads that agree with each other, and
+    /// see everything acknowledged so far (P4), without the cost of a [`Snapshot`]. The layout's files cannot go before `read`
+    /// has ended, so what takes longer than a few reads is a snapshot's business.
+    pub fn read<T>(&self, read: impl FnOnce(&ReadView, SeqNo) -> T) -> T {
+        let view = self.inner.views.borrow();
+        read(&view, view.read_point())
+    }
+
+    /// Whether a commit may have to wait for background work that has fallen behind: for callers that must not block, and
+    /// that send such a commit to another thread.
+    #[must_use]
+    pub fn commits_wait(&self) -> bool {
+        self.inner.commits_wait()
     }
 
     /// Reserves `count` row ids for a table without a primary key, and returns the first. Ids rise over the table's

@@ -109,6 +109,12 @@ impl TableRows {
         &self.derived
     }
 
+    /// The newest commit that has written to the active memtable or is about to, published or not; zero if there is none.
+    #[must_use]
+    pub fn newest_announced(&self) -> SeqNo {
+        if self.active.is_empty() { SeqNo::ZERO } else { self.active.seqno_range().1 }
+    }
+
     /// Number of versions in the row part: an upper bound of its visible rows.
     #[must_use]
     pub fn entry_count(&self) -> u64 {

@@ -34,7 +34,7 @@ pub(crate) use index::{abandon, build_online, declare};
 pub(crate) use sequence::undefined as undefined_sequence;
 
 /// What is left to do once the transaction has committed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effects {
     /// Storage that goes.
     pub dropped: Vec<TableId>,

@@ -74,8 +74,16 @@ impl Context<'_> {
     /// Unknown and read-only tables.
     pub(crate) fn target(&mut self, parts: &[String]) -> Result<Arc<Table>> {
         let table = find_target(self.catalog, parts)?;
-        store::pin_table(self.txn, &table)?;
+        self.pin(&table)?;
         Ok(table)
+    }
+
+    /// Sees to it that the definition of `table` does not change until the commit.
+    ///
+    /// # Errors
+    /// None for an existing table.
+    pub(crate) fn pin(&mut self, table: &Table) -> Result<()> {
+        store::pin_table(self.txn, table)
     }
 
     /// Reads the query to its end: its column count and its rows. Nothing of the plan is left afterwards, because a plan

@@ -20,11 +20,11 @@ use strata_oltp::env::capped::CappedEnv;
 use strata_oltp::env::mem::MemEnv;
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::schema::StorageKind;
-use strata_oltp::{ColdTier, Db, MemoryBudget, Options, Snapshot, TableId};
+use strata_oltp::{ColdTier, Db, MemoryBudget, Options, TableId};
 
 use crate::bulk::BulkWriter;
 use crate::catalog::provider::{Catalogs, Names};
-use crate::catalog::store::{CatalogCache, system_tables};
+use crate::catalog::store::{CatalogCache, ReadPoint, system_tables};
 use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA, TableName};
 use crate::copy::FileAccess;
 use crate::ddl;
@@ -298,9 +298,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The catalog that `snapshot` sees.
-    pub(crate) fn catalog_at(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
-        self.shared.catalog.at(snapshot)
+    /// The catalog that `from` sees: a snapshot, or a view and a read point.
+    pub(crate) fn catalog_at<'a>(&self, from: impl Into<ReadPoint<'a>>) -> Result<Arc<Catalog>> {
+        self.shared.catalog.at(from)
     }
 }
 

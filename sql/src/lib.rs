@@ -36,6 +36,7 @@ mod ddl;
 mod dml;
 mod settings;
 
+mod point;
 mod prepared;
 mod sequences;
 

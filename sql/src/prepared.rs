@@ -3,25 +3,51 @@
 //! A parameter takes the place of `$1`, `$2`, … as a constant, so that a statement means with parameters exactly what it
 //! means with the constants written out.
 
+pub(crate) mod plan;
+
+use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::Array;
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast;
 
+use crate::catalog::Catalog;
+use crate::dml::cells::Cell;
 use crate::error::{Error, Result, SqlState};
+use crate::point::{Parameters, Point};
 use crate::statement::{Kind, Statement};
 use crate::types::sql_name;
 
-/// A statement with places for parameters.
-#[derive(Clone, Debug)]
+/// A statement with places for parameters. Its copies share what it was compiled to.
+#[derive(Clone)]
 pub struct Prepared {
-    pub(crate) statement: Statement,
+    statement: Statement,
     /// What EXECUTE converts arguments to, as far as PREPARE says.
-    pub(crate) types: Vec<ast::DataType>,
+    types: Vec<ast::DataType>,
     parameter_count: usize,
+    compiled: Arc<Mutex<Option<Compiled>>>,
+}
+
+/// What the statement comes to with one catalog.
+struct Compiled {
+    catalog: Arc<Catalog>,
+    point: Option<Arc<Point>>,
+    /// Optimised plans by the types of their parameters; nothing for types that take planning anew each time.
+    plans: Vec<(Vec<DataType>, Option<Arc<LogicalPlan>>)>,
+}
+
+/// Of how many combinations of parameter types plans are kept.
+const PLANS_MAX: usize = 4;
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("statement", &self.statement.text()).finish_non_exhaustive()
+    }
 }
 
 impl Prepared {
@@ -34,7 +60,7 @@ impl Prepared {
             parameter_count = parameter_count.max(number);
             Ok(None)
         })?;
-        Ok(Prepared { statement, types, parameter_count })
+        Ok(Prepared { statement, types, parameter_count, compiled: Arc::default() })
     }
 
     /// The statement.
@@ -49,16 +75,79 @@ impl Prepared {
         self.parameter_count
     }
 
+    /// Whether it may be a statement on single rows.
+    pub(crate) fn is_point(&self) -> bool {
+        let kind = &self.statement.kind;
+        matches!(kind, Kind::Query(_) | Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_))
+    }
+
+    /// It as a statement on single rows of `catalog`'s tables, if it is one.
+    pub(crate) fn point(&self, catalog: &Arc<Catalog>) -> Option<Arc<Point>> {
+        self.with_compiled(catalog, |compiled| compiled.point.clone())
+    }
+
+    /// The plan that was kept for parameters of these types: `None` if none was yet, nothing in it if none can be.
+    #[expect(clippy::option_option, reason = "not known is something else than known not to be")]
+    pub(crate) fn kept_plan(&self, catalog: &Arc<Catalog>, types: &[DataType]) -> Option<Option<Arc<LogicalPlan>>> {
+        self.with_compiled(catalog, |compiled| {
+            compiled.plans.iter().find(|(known, _)| known == types).map(|(_, plan)| plan.clone())
+        })
+    }
+
+    /// Keeps a plan for [`Prepared::kept_plan`], in place of the oldest if there are many.
+    pub(crate) fn keep_plan(&self, catalog: &Arc<Catalog>, types: Vec<DataType>, plan: Option<Arc<LogicalPlan>>) {
+        self.with_compiled(catalog, |compiled| {
+            if compiled.plans.len() == PLANS_MAX {
+                compiled.plans.remove(0);
+            }
+            compiled.plans.push((types, plan));
+        });
+    }
+
+    fn with_compiled<T>(&self, catalog: &Arc<Catalog>, work: impl FnOnce(&mut Compiled) -> T) -> T {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        match compiled.as_mut() {
+            Some(known) if Arc::ptr_eq(&known.catalog, catalog) => work(known),
+            _ => {
+                let point = Point::of(&self.statement.kind, catalog, &self.types).map(Arc::new);
+                work(compiled.insert(Compiled { catalog: Arc::clone(catalog), point, plans: Vec::new() }))
+            }
+        }
+    }
+
+    /// Whether PREPARE said what types its parameters have.
+    pub(crate) fn has_declared_types(&self) -> bool {
+        !self.types.is_empty()
+    }
+
+    /// # Errors
+    /// 08P01 for another number of parameters than it has.
+    pub(crate) fn check_count(&self, count: usize) -> Result<()> {
+        if count == self.parameter_count {
+            return Ok(());
+        }
+        let message = format!("the statement has {} parameters, {count} were given", self.parameter_count);
+        Err(Error::new(SqlState::ProtocolViolation, message))
+    }
+
+    /// [`Prepared::bind`] of values.
+    ///
+    /// # Errors
+    /// 08P01; 0A000 for types that have no constants.
+    pub(crate) fn bind_parameters(&self, parameters: Parameters<'_>) -> Result<Statement> {
+        let constants = match parameters {
+            Parameters::Scalars(scalars) => scalars.iter().map(literal).collect::<Result<Vec<_>>>()?,
+            Parameters::Cells(cells) => cells.iter().map(constant).collect(),
+        };
+        self.bind(&constants)
+    }
+
     /// The statement with constants in place of parameters.
     ///
     /// # Errors
     /// 08P01 for another number of parameters.
     pub(crate) fn bind(&self, parameters: &[ast::Expr]) -> Result<Statement> {
-        if parameters.len() != self.parameter_count {
-            let message =
-                format!("the statement has {} parameters, {} were given", self.parameter_count, parameters.len());
-            return Err(Error::new(SqlState::ProtocolViolation, message));
-        }
+        self.check_count(parameters.len())?;
         let mut statement = self.statement.clone();
         visit(&mut statement.kind, &mut |number| {
             let value = &parameters[number - 1];
@@ -116,7 +205,7 @@ fn visit(kind: &mut Kind, replace: &mut dyn FnMut(usize) -> Result<Option<ast::E
 ///
 /// # Errors
 /// 0A000 for types that have no constants.
-pub(crate) fn literal(value: &ScalarValue) -> Result<ast::Expr> {
+fn literal(value: &ScalarValue) -> Result<ast::Expr> {
     let constant = |value: ast::Value| ast::Expr::Value(value.into());
     if value.is_null() {
         return Ok(constant(ast::Value::Null));
@@ -138,6 +227,17 @@ pub(crate) fn literal(value: &ScalarValue) -> Result<ast::Expr> {
             cast(constant(ast::Value::SingleQuotedString(text)), data_type)
         }
     })
+}
+
+/// A constant as it was written.
+fn constant(cell: &Cell) -> ast::Expr {
+    let constant = |value: ast::Value| ast::Expr::Value(value.into());
+    match cell {
+        Cell::Null => constant(ast::Value::Null),
+        Cell::Boolean(value) => constant(ast::Value::Boolean(*value)),
+        Cell::Number(digits) => number(digits.clone()),
+        Cell::Text(text) | Cell::Nested(text) => constant(ast::Value::SingleQuotedString(text.clone())),
+    }
 }
 
 /// Digits as the parser would read them: a minus is an operator.

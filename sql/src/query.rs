@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::TableProvider;
-use datafusion::common::TableReference;
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -36,6 +36,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::expr::spelling::{respell, shown};
 use crate::pg_catalog::{self, PG_SCHEMA};
+use crate::prepared::{Prepared, plan};
 use crate::sequences;
 use crate::statement::parse_own;
 use crate::system;
@@ -286,6 +287,38 @@ impl Reader {
     pub(crate) async fn query(&self, statement: ast::Statement) -> Result<Rows> {
         let plan = self.plan(statement).await?;
         self.start(&plan).await
+    }
+
+    /// [`Reader::query`] of a prepared statement by a plan that it keeps, made now if need be; `None` if it has to be planned
+    /// anew each time.
+    ///
+    /// # Errors
+    /// What computing its constants runs into, and as DataFusion's physical planning.
+    pub(crate) async fn query_kept(
+        &self,
+        prepared: &Prepared,
+        statement: &ast::Statement,
+        values: &[ScalarValue],
+    ) -> Result<Option<Rows>> {
+        let types: Vec<DataType> = values.iter().map(ScalarValue::data_type).collect();
+        if prepared.has_declared_types() || !plan::are_typed(&types) {
+            return Ok(None);
+        }
+        let kept = match prepared.kept_plan(&self.catalog, &types) {
+            Some(kept) => kept,
+            None => {
+                // What cannot be planned with places for parameters may well be with constants.
+                let planned = self.plan(statement.clone()).await;
+                let kept = planned.and_then(|planned| plan::optimised(planned, &types, &self.state));
+                let kept = kept.ok().flatten().map(Arc::new);
+                prepared.keep_plan(&self.catalog, types, kept.clone());
+                kept
+            }
+        };
+        let Some(kept) = kept else { return Ok(None) };
+        let bound = plan::bound(&kept, values, &self.state)?;
+        let physical = self.state.query_planner().create_physical_plan(&bound, &self.state).await?;
+        Ok(Some(Rows::new(execute_stream(physical, self.state.task_ctx())?).with_shown_names()))
     }
 
     /// Starts a plan.

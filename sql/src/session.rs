@@ -7,6 +7,7 @@
 mod copying;
 mod explain;
 mod open;
+mod point;
 mod show;
 mod work;
 
@@ -26,11 +27,12 @@ use tokio::time::Instant;
 
 use crate::as_of;
 use crate::call;
-use crate::ddl;
-use crate::dml::{Frames, change, insert, lock, view_of};
+use crate::ddl::{self, Effects};
+use crate::dml::{Frames, cells, change, insert, lock, view_of};
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
-use crate::prepared::{self, Prepared};
+use crate::point::{NO_PARAMETERS, Parameters};
+use crate::prepared::Prepared;
 use crate::query::{Reader, Rows, timed_out};
 use crate::sequences::LastNumbers;
 use crate::settings::{self, Settings};
@@ -93,6 +95,13 @@ pub struct ScanCounters {
     pub segment_rows: u64,
     /// Found one by one, by primary key or through an index, wherever they lay.
     pub key_rows: u64,
+}
+
+/// What a session runs within a transaction.
+#[derive(Clone, Copy)]
+enum Task<'a> {
+    Statement(&'a Statement),
+    Prepared(&'a Prepared, Parameters<'a>),
 }
 
 /// One client of an [`Engine`]. Needs a tokio runtime; dropping it rolls back.
@@ -167,6 +176,14 @@ impl Session {
     /// # Errors
     /// The statement's. In a transaction, an error fails the transaction.
     pub async fn run(&mut self, statement: &Statement) -> Result<StatementResult> {
+        self.begin_statement()?;
+        let result = self.run_now(statement).await;
+        self.idle_since = Instant::now();
+        result
+    }
+
+    /// Ends a transaction that has waited too long, and sets the statement's deadline.
+    fn begin_statement(&mut self) -> Result<()> {
         let was_open = self.open.is_some();
         self.expire_idle();
         if was_open && self.open.is_none() {
@@ -179,9 +196,7 @@ impl Session {
         }
         let timeout = self.settings().statement_timeout;
         self.deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
-        let result = self.run_now(statement).await;
-        self.idle_since = Instant::now();
-        result
+        Ok(())
     }
 
     async fn run_now(&mut self, statement: &Statement) -> Result<StatementResult> {
@@ -193,7 +208,7 @@ impl Session {
                 self.opened()?.rollback_to(name)?;
                 Ok(StatementResult::done("ROLLBACK"))
             }
-            _ => self.run_within(statement).await,
+            _ => self.run_within(Task::Statement(statement)).await,
         }
     }
 
@@ -210,9 +225,15 @@ impl Session {
     /// # Errors
     /// 08P01 for another number of parameters; the statement's.
     pub async fn run_prepared(&mut self, prepared: &Prepared, parameters: &[ScalarValue]) -> Result<StatementResult> {
-        let parameters = parameters.iter().map(prepared::literal).collect::<Result<Vec<_>>>()?;
-        let statement = prepared.bind(&parameters)?;
-        self.run(&statement).await
+        self.begin_statement()?;
+        let result = if prepared.is_point() {
+            self.run_within(Task::Prepared(prepared, Parameters::Scalars(parameters))).await
+        } else {
+            let statement = prepared.bind_parameters(Parameters::Scalars(parameters))?;
+            self.run_now(&statement).await
+        };
+        self.idle_since = Instant::now();
+        result
     }
 
     /// Inserts the rows of `batch` into `table`, columns matched by name, in the open transaction or one of its own.
@@ -340,7 +361,7 @@ impl Session {
     }
 
     /// Statements that a failed transaction refuses, and that fail the transaction when they fail.
-    async fn run_within(&mut self, statement: &Statement) -> Result<StatementResult> {
+    async fn run_within(&mut self, task: Task<'_>) -> Result<StatementResult> {
         if self.in_failed_transaction() {
             return Err(Error::new(
                 SqlState::FailedTransaction,
@@ -348,7 +369,10 @@ impl Session {
             )
             .with_hint("ROLLBACK, or ROLLBACK TO a savepoint"));
         }
-        let result = self.dispatch(statement).await;
+        let result = match task {
+            Task::Statement(statement) => self.dispatch(statement).await,
+            Task::Prepared(prepared, parameters) => self.dispatch_prepared(prepared, parameters).await,
+        };
         if let Some(open) = &self.open
             && result.is_err()
         {
@@ -364,7 +388,10 @@ impl Session {
             return self.create_index(create).await;
         }
         match &statement.kind {
-            Kind::Query(_) => self.start_query(statement.kind.clone()).await,
+            Kind::Query(_) => match self.read_point(None, &statement.kind, NO_PARAMETERS)? {
+                Some(rows) => Ok(StatementResult::Rows(rows)),
+                None => self.start_query(statement.kind.clone()).await,
+            },
             Kind::Savepoint(name) => {
                 self.opened()?.savepoint(name.clone());
                 Ok(StatementResult::done("SAVEPOINT"))
@@ -399,9 +426,12 @@ impl Session {
                 Ok(StatementResult::done("PREPARE"))
             }
             Kind::Execute { name, parameters } => {
-                let prepared = self.prepared.get(name).ok_or_else(|| undefined_prepared(name))?;
-                let statement = prepared.bind(parameters)?;
-                Box::pin(self.dispatch(&statement)).await
+                let prepared = self.prepared.get(name).ok_or_else(|| undefined_prepared(name))?.clone();
+                let cells = parameters.iter().map(cells::cell).collect::<Option<Vec<_>>>();
+                match cells.filter(|_| prepared.is_point()) {
+                    Some(cells) => Box::pin(self.dispatch_prepared(&prepared, Parameters::Cells(&cells))).await,
+                    None => Box::pin(self.dispatch(&prepared.bind(parameters)?)).await,
+                }
             }
             Kind::Deallocate(name) if name == "all" => {
                 self.prepared.clear();
@@ -516,6 +546,15 @@ impl Session {
             // Outside of a transaction they would be released at once.
             _ => lock::without(query),
         };
+        self.start_rows(query, None).await
+    }
+
+    /// Plans and starts a query, by the plan that a prepared statement keeps if it can.
+    async fn start_rows(
+        &mut self,
+        query: ast::Statement,
+        prepared: Option<(&Prepared, &[ScalarValue])>,
+    ) -> Result<StatementResult> {
         let reader = self.reader()?;
         let query = reader.bind(query).await?;
         if let Some(open) = &mut self.open {
@@ -523,7 +562,17 @@ impl Session {
             open.txn.check_age()?;
             reader.note(&mut open.txn, &query)?;
         }
-        let rows = within(self.deadline, reader.query(query)).await?;
+        let started = async {
+            let Some((prepared, values)) = prepared else { return reader.query(query).await };
+            match reader.query_kept(prepared, &query, values).await? {
+                Some(rows) => Ok(rows),
+                None => match prepared.bind_parameters(Parameters::Scalars(values))?.kind {
+                    Kind::Query(bound) => reader.query(*bound).await,
+                    _ => Err(Error::internal("a query that became another statement")),
+                },
+            }
+        };
+        let rows = within(self.deadline, started).await?;
         let rows = match self.deadline {
             Some(deadline) => rows.until(deadline),
             None => rows,
@@ -690,6 +739,11 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<
 /// Commits on a thread that may block, then drops the storage of dropped tables.
 async fn commit(engine: &Engine, open: Open, durability: Durability) -> Result<()> {
     let Open { mut txn, effects, catalog, .. } = open;
+    // Neither the disk nor background work is waited for: going to another thread and back would take longer.
+    let is_quick = durability == Durability::Buffered && effects == Effects::default() && !engine.db().commits_wait();
+    if is_quick {
+        return commit_now(txn, durability).map_err(|error| name_table(error, &catalog));
+    }
     let engine = engine.clone();
     blocking(move || {
         let before = Arc::clone(&catalog);

@@ -26,6 +26,10 @@ pub(crate) struct Settings {
     /// How long an open transaction may wait for its next statement; zero for ever.
     pub idle_in_transaction_timeout: Duration,
     pub application_name: String,
+    /// Whether statements on single rows go past the planner.
+    pub point_statements: bool,
+    /// Whether prepared queries keep their optimised plans.
+    pub keeps_plans: bool,
     /// Accepted for clients that set it; floats are written with as many digits as it takes anyway.
     extra_float_digits: i64,
 }
@@ -40,6 +44,8 @@ impl Settings {
             lock_timeout: Duration::ZERO,
             idle_in_transaction_timeout: Duration::ZERO,
             application_name: String::new(),
+            point_statements: true,
+            keeps_plans: true,
             extra_float_digits: 1,
         }
     }
@@ -167,6 +173,28 @@ static SETTINGS: &[Setting] = &[
         show: |settings| settings.application_name.clone(),
         set: |settings, value| {
             value.clone_into(&mut settings.application_name);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "enable_point_statements",
+        about: "whether statements on one row by its primary key run without the query planner",
+        show: |settings| on_off(settings.point_statements),
+        set: |settings, value| {
+            settings.point_statements = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "plan_cache_mode",
+        about: "whether prepared queries keep plans: auto and force_generic_plan do, force_custom_plan does not",
+        show: |settings| if settings.keeps_plans { "auto" } else { "force_custom_plan" }.to_owned(),
+        set: |settings, value| {
+            settings.keeps_plans = match value {
+                "auto" | "force_generic_plan" => true,
+                "force_custom_plan" => false,
+                _ => return Err("the values are auto, force_generic_plan and force_custom_plan"),
+            };
             Ok(())
         },
     },

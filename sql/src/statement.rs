@@ -227,6 +227,18 @@ pub(crate) fn parse_respelled(text: &str) -> Result<ast::Expr> {
     only_expression(statement, text)
 }
 
+/// An expression of a statement, for planning.
+pub(crate) fn respelled(expr: ast::Expr) -> Result<ast::Expr> {
+    let mut statement = parse_own("SELECT NULL")?;
+    if let ast::Statement::Query(query) = &mut statement
+        && let ast::SetExpr::Select(select) = query.body.as_mut()
+    {
+        select.projection = vec![ast::SelectItem::UnnamedExpr(expr)];
+    }
+    respell(&mut statement)?;
+    only_expression(statement, "the expression")
+}
+
 fn only_expression(statement: ast::Statement, text: &str) -> Result<ast::Expr> {
     let ast::Statement::Query(query) = statement else {
         return Err(Error::internal("an expression that is no query"));

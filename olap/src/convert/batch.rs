@@ -27,6 +27,8 @@ use crate::error;
 
 /// Bytes of a text buffer; long enough that views rarely change buffer, short enough for small batches.
 const TEXT_BLOCK_BYTES: u32 = 64 * 1024;
+/// The same for batches of a few rows: about one text.
+const FEW_TEXT_BLOCK_BYTES: u32 = 64;
 
 /// Collects encoded rows into a record batch.
 ///
@@ -35,7 +37,7 @@ const TEXT_BLOCK_BYTES: u32 = 64 * 1024;
 pub struct BatchBuilder {
     table: TableId,
     version: u16,
-    codec: RowCodec,
+    codec: Arc<RowCodec>,
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     seqnos: Option<Vec<u64>>,
@@ -75,14 +77,34 @@ impl BatchBuilder {
     /// If a position does not exist.
     #[must_use]
     pub fn new(schema: &TableSchema, projection: Option<&[usize]>, with_seqno: bool) -> BatchBuilder {
-        let codec = RowCodec::new(schema);
         let all: Vec<usize> = (0..schema.columns.len()).collect();
         let positions = projection.unwrap_or(&all);
+        BatchBuilder::with_codec(schema, Arc::new(RowCodec::new(schema)), positions, with_seqno, TEXT_BLOCK_BYTES)
+    }
+
+    /// A builder for batches of one or a few rows of the table that `encoder` is for: cheaper to make, and no batch holds
+    /// more memory than its values take.
+    ///
+    /// # Panics
+    /// If a position does not exist.
+    #[must_use]
+    pub fn for_few(encoder: &BatchEncoder, positions: &[usize]) -> BatchBuilder {
+        let codec = Arc::clone(&encoder.codec);
+        BatchBuilder::with_codec(&encoder.schema, codec, positions, false, FEW_TEXT_BLOCK_BYTES)
+    }
+
+    fn with_codec(
+        schema: &TableSchema,
+        codec: Arc<RowCodec>,
+        positions: &[usize],
+        with_seqno: bool,
+        text_block_bytes: u32,
+    ) -> BatchBuilder {
         let stored = schema.stored_nullability();
         let field = |&p: &usize| schema.columns[p].field.clone().with_nullable(stored[p]);
         let mut fields: Vec<Field> = positions.iter().map(field).collect();
-        let columns = positions.iter().map(|&p| ColumnBuilder::new(codec.slot(p), &schema.columns[p].field));
-        let columns = columns.collect();
+        let column = |&p: &usize| ColumnBuilder::new(codec.slot(p), &schema.columns[p].field, text_block_bytes);
+        let columns = positions.iter().map(column).collect();
         if with_seqno {
             fields.push(Field::new(SEQNO_COLUMN, DataType::UInt64, false));
         }
@@ -146,17 +168,26 @@ impl BatchBuilder {
         self.row_bytes + self.row_count * (16 * self.columns.len().min(8) + 8)
     }
 
+    /// The columns of [`BatchBuilder::finish`], but for the commits.
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::finish`].
+    pub fn finish_columns(&mut self) -> Result<Vec<ArrayRef>> {
+        (self.row_count, self.row_bytes) = (0, 0);
+        let mut arrays = Vec::with_capacity(self.columns.len() + 1);
+        for column in &mut self.columns {
+            arrays.push(column.finish().map_err(|e| error::invalid(&e))?);
+        }
+        Ok(arrays)
+    }
+
     /// The rows collected since the last call.
     ///
     /// # Errors
     /// Never for rows of the schema: columns and schema agree by construction.
     pub fn finish(&mut self) -> Result<RecordBatch> {
-        let row_count = std::mem::take(&mut self.row_count);
-        self.row_bytes = 0;
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len() + 1);
-        for column in &mut self.columns {
-            arrays.push(column.finish().map_err(|e| error::invalid(&e))?);
-        }
+        let row_count = self.row_count;
+        let mut arrays = self.finish_columns()?;
         if let Some(seqnos) = &mut self.seqnos {
             arrays.push(Arc::new(PrimitiveArray::<UInt64Type>::from(std::mem::take(seqnos))));
         }
@@ -166,7 +197,7 @@ impl BatchBuilder {
 }
 
 impl ColumnBuilder {
-    fn new(slot: Slot, field: &Field) -> ColumnBuilder {
+    fn new(slot: Slot, field: &Field, text_block_bytes: u32) -> ColumnBuilder {
         let values = match slot.kind() {
             ValueKind::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
             ValueKind::Int16 => Values::Two(Vec::new()),
@@ -176,8 +207,8 @@ impl ColumnBuilder {
             ValueKind::Float64 => Values::Float64(Vec::new()),
             ValueKind::Decimal128 => Values::Decimal(Vec::new()),
             ValueKind::Uuid => Values::Uuid(Vec::new()),
-            ValueKind::Text => Values::Text(StringViewBuilder::new().with_fixed_block_size(TEXT_BLOCK_BYTES)),
-            ValueKind::Binary => Values::Binary(BinaryViewBuilder::new().with_fixed_block_size(TEXT_BLOCK_BYTES)),
+            ValueKind::Text => Values::Text(StringViewBuilder::new().with_fixed_block_size(text_block_bytes)),
+            ValueKind::Binary => Values::Binary(BinaryViewBuilder::new().with_fixed_block_size(text_block_bytes)),
         };
         ColumnBuilder { slot, data_type: field.data_type().clone(), nulls: NullBufferBuilder::new(0), values }
     }
@@ -244,7 +275,7 @@ pub(crate) fn missing_value(schema: &TableSchema, position: usize) -> Result<Arr
     let Some(row) = schema.missing_row(position) else { return Ok(new_null_array(field.data_type(), 1)) };
     let kind = ValueKind::of(field.data_type()).expect("TableSchema::new refuses types that are not storable");
     let codec = RowCodec::of_value(kind);
-    let mut column = ColumnBuilder::new(codec.slot(0), field);
+    let mut column = ColumnBuilder::new(codec.slot(0), field, FEW_TEXT_BLOCK_BYTES);
     column.push(&RowRef::new(&codec, row)?)?;
     column.finish().map_err(|e| error::invalid(&e))
 }
@@ -263,7 +294,7 @@ fn numbers<T: ArrowPrimitiveType>(
 #[derive(Debug)]
 pub struct BatchEncoder {
     schema: Arc<TableSchema>,
-    codec: RowCodec,
+    codec: Arc<RowCodec>,
 }
 
 /// Keys and rows of one batch, in its order.
@@ -322,7 +353,13 @@ impl BatchEncoder {
     /// An encoder for batches whose columns are those of `schema`, in order; further columns are ignored.
     #[must_use]
     pub fn new(schema: &Arc<TableSchema>) -> BatchEncoder {
-        BatchEncoder { codec: RowCodec::new(schema), schema: Arc::clone(schema) }
+        BatchEncoder { codec: Arc::new(RowCodec::new(schema)), schema: Arc::clone(schema) }
+    }
+
+    /// How the table's rows are laid out.
+    #[must_use]
+    pub fn codec(&self) -> &RowCodec {
+        &self.codec
     }
 
     /// Keys and rows of `batch`.

@@ -121,7 +121,8 @@ impl ScanCounters {
         self.key.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add_keys(&self, rows: usize) {
+    /// Counts rows found by their keys.
+    pub fn add_keys(&self, rows: usize) {
         self.key.fetch_add(rows as u64, Ordering::Relaxed);
     }
 

@@ -245,6 +245,13 @@ impl Inner {
         outcome
     }
 
+    /// Whether commits may be made to wait for background work now.
+    pub(crate) fn commits_wait(&self) -> bool {
+        let sealed_bytes = self.views.borrow().sealed_bytes();
+        let sealed_debt = sealed_bytes.saturating_mul(BOUND) / self.options.sealed_bytes_max.max(1);
+        sealed_bytes > self.options.sealed_bytes_max || self.work.pacer.costs(sealed_debt)
+    }
+
     /// Tells the pacer how far behind the levels are: the worst of their level 0 and the sum of their bytes.
     pub(crate) fn note_compaction_debt(&self) {
         let view = self.views.load();

@@ -4,8 +4,9 @@
 //! snapshot sees; only after a change are the tables read again.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Weak};
 
+use arc_swap::ArcSwap;
 use arrow::datatypes::{DataType, Field};
 use serde::{Deserialize, Serialize};
 use strata_oltp::compaction::CompactionOptions;
@@ -13,8 +14,8 @@ use strata_oltp::key::{KeyCodec, table_range};
 use strata_oltp::row::{RowCodec, RowRef, Value};
 use strata_oltp::schema::{Column, StorageKind};
 use strata_oltp::txn::Transaction;
-use strata_oltp::view::Snapshot;
-use strata_oltp::{ColumnId, TableId, TableSchema};
+use strata_oltp::view::{ReadView, Snapshot, TableRows};
+use strata_oltp::{ColumnId, SeqNo, TableId, TableSchema};
 
 use super::sequence::Sequence;
 use super::view::View;
@@ -62,10 +63,10 @@ impl SystemTable {
         Ok(txn.delete(self.schema.table, self.key(key)?)?)
     }
 
-    fn for_each(&self, snapshot: &Snapshot, mut visit: impl FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
-        let Some(rows) = snapshot.view().rows(self.schema.table) else { return Ok(()) };
+    fn for_each(&self, from: ReadPoint<'_>, mut visit: impl FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
+        let Some(rows) = from.view.rows(self.schema.table) else { return Ok(()) };
         let range = table_range(self.schema.table);
-        let mut cursor = rows.scan(&range.start..&range.end, snapshot.seqno(), None)?;
+        let mut cursor = rows.scan(&range.start..&range.end, from.at, None)?;
         while cursor.next()? {
             visit(RowRef::new(&self.rows, cursor.value()?)?)?;
         }
@@ -149,41 +150,89 @@ struct StoredOptions {
     rules: Rules,
 }
 
-/// The newest catalog read so far.
-#[derive(Debug)]
+/// What a statement reads the catalog from.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadPoint<'a> {
+    pub view: &'a ReadView,
+    pub at: SeqNo,
+}
+
+impl<'a> From<&'a Snapshot> for ReadPoint<'a> {
+    fn from(snapshot: &'a Snapshot) -> ReadPoint<'a> {
+        ReadPoint { view: snapshot.view(), at: snapshot.seqno() }
+    }
+}
+
+/// The newest catalog that was read.
 pub(crate) struct CatalogCache {
-    newest: Mutex<Arc<Catalog>>,
+    newest: ArcSwap<Known>,
+}
+
+/// A catalog, and how to see that it is still the one.
+struct Known {
+    catalog: Arc<Catalog>,
+    /// The rows of the table with the version, as they lay when it was read. Held weakly, so that it keeps no file.
+    rows: Weak<TableRows>,
+    /// Every commit to them that there was, and from which commit on that is known.
+    announced: SeqNo,
+    since: SeqNo,
+}
+
+impl Known {
+    /// Whether no commit can have changed the catalog for readers at `from`: the rows lie as they lay, and no newer commit
+    /// to them has been announced, which it would have been before it became readable.
+    fn holds_at(&self, from: ReadPoint<'_>) -> bool {
+        let rows = from.view.rows(STATE.schema.table);
+        rows.is_some_and(|rows| {
+            std::ptr::eq(self.rows.as_ptr(), Arc::as_ptr(rows)) && rows.newest_announced() == self.announced
+        }) && from.at >= self.since
+    }
 }
 
 impl CatalogCache {
     pub(crate) fn new() -> CatalogCache {
-        CatalogCache { newest: Mutex::new(Arc::new(Catalog::empty())) }
+        let catalog = Arc::new(Catalog::empty());
+        let known = Known { catalog, rows: Weak::new(), announced: SeqNo::ZERO, since: SeqNo::MAX };
+        CatalogCache { newest: ArcSwap::from_pointee(known) }
     }
 
-    /// The catalog that `snapshot` sees. Costs one point read unless it has changed.
+    /// The catalog that `from` sees. Costs a comparison as long as nobody changes it, one point read after somebody has
+    /// written to its tables, and reading it anew if it is another one.
     ///
     /// # Errors
     /// Corrupt or unreadable rows.
-    pub(crate) fn at(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
-        let (version, next_table) = read_state(snapshot)?;
-        let newest = Arc::clone(&self.newest.lock().unwrap_or_else(PoisonError::into_inner));
-        if newest.version == version {
-            return Ok(newest);
+    pub(crate) fn at<'a>(&self, from: impl Into<ReadPoint<'a>>) -> Result<Arc<Catalog>> {
+        let from = from.into();
+        let newest = self.newest.load();
+        if newest.holds_at(from) {
+            return Ok(Arc::clone(&newest.catalog));
         }
-        let loaded = Arc::new(load(snapshot, version, next_table)?);
-        if version > newest.version {
-            let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-            if version > newest.version {
-                *newest = Arc::clone(&loaded);
-            }
+        // Before the version is read: what comes in between only makes for another look.
+        let rows = from.view.rows(STATE.schema.table);
+        let announced = rows.map_or(SeqNo::ZERO, |rows| rows.newest_announced());
+        let (version, next_table) = read_state(from)?;
+        let catalog = if newest.catalog.version == version {
+            Arc::clone(&newest.catalog)
+        } else {
+            Arc::new(load(from, version, next_table)?)
+        };
+        if version >= newest.catalog.version && announced <= from.at {
+            let rows = rows.map_or_else(Weak::new, Arc::downgrade);
+            let known = Arc::new(Known { catalog: Arc::clone(&catalog), rows, announced, since: from.at });
+            // An older reader does not put its catalog in the place of a newer one; two of one version may.
+            self.newest.rcu(
+                |newest| {
+                    if newest.catalog.version > version { Arc::clone(newest) } else { Arc::clone(&known) }
+                },
+            );
         }
-        Ok(loaded)
+        Ok(catalog)
     }
 }
 
-fn read_state(snapshot: &Snapshot) -> Result<(u64, u32)> {
+fn read_state(from: ReadPoint<'_>) -> Result<(u64, u32)> {
     let key = STATE.key(&[Value::Int16(0)])?;
-    let Some(bytes) = snapshot.get(&STATE.schema, &key)? else {
+    let Some(bytes) = from.view.get(&STATE.schema, &key, from.at)? else {
         return Ok((0, Catalog::empty().next_table));
     };
     let row = RowRef::new(&STATE.rows, &bytes)?;
@@ -196,19 +245,19 @@ fn read_state(snapshot: &Snapshot) -> Result<(u64, u32)> {
     Ok((row.i64(2).cast_unsigned(), next_table))
 }
 
-fn load(snapshot: &Snapshot, version: u64, next_table: u32) -> Result<Catalog> {
+fn load(from: ReadPoint<'_>, version: u64, next_table: u32) -> Result<Catalog> {
     let mut catalog = Catalog { version, next_table, ..Catalog::empty() };
-    SCHEMAS.for_each(snapshot, |row| {
+    SCHEMAS.for_each(from, |row| {
         catalog.schemas.entry(row.text(0)?.to_owned()).or_default();
         Ok(())
     })?;
-    TABLES.for_each(snapshot, |row| {
+    TABLES.for_each(from, |row| {
         let table = read_table(row)?;
         let relations = catalog.schemas.entry(table.schema_name.clone()).or_default();
         relations.tables.insert(table.name.clone(), Arc::new(table));
         Ok(())
     })?;
-    VIEWS.for_each(snapshot, |row| {
+    VIEWS.for_each(from, |row| {
         let name = read_name(&row)?;
         let options = serde_json::from_str(row.text(3)?).map_err(|_| damaged("view", &name, "unreadable options"))?;
         let view = View { query: row.text(2)?.to_owned(), options, name };
@@ -216,7 +265,7 @@ fn load(snapshot: &Snapshot, version: u64, next_table: u32) -> Result<Catalog> {
         relations.views.insert(view.name.table.clone(), Arc::new(view));
         Ok(())
     })?;
-    SEQUENCES.for_each(snapshot, |row| {
+    SEQUENCES.for_each(from, |row| {
         let name = read_name(&row)?;
         let shape = serde_json::from_str(row.text(2)?);
         let shape = shape.map_err(|_| damaged("sequence", &name, "an unreadable definition"))?;

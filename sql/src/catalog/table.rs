@@ -10,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use serde::{Deserialize, Serialize};
+use strata_olap::convert::batch::BatchEncoder;
 use strata_olap::scan::{IndexAccess, StrataTable};
 use strata_oltp::compaction::CompactionOptions;
+use strata_oltp::key::KeyCodec;
 use strata_oltp::schema::{Column, StorageKind};
 use strata_oltp::{TableId, TableSchema};
 
@@ -122,6 +124,9 @@ pub(crate) struct Table {
     pub indexes: Vec<TableIndex>,
     /// What queries scan: the columns users see.
     pub provider: Arc<StrataTable>,
+    /// How its keys and rows are written.
+    pub keys: KeyCodec,
+    pub encoder: BatchEncoder,
     /// Defaults and conditions, compiled when first needed.
     pub computed: OnceLock<Arc<Computed>>,
 }
@@ -148,8 +153,9 @@ impl Table {
         let accesses: Vec<IndexAccess> = ready.map(|index| index.access(&shape)).collect();
         let provider = Arc::new(StrataTable::new(Arc::clone(&shape))?.with_indexes(accesses));
         let TableName { schema: schema_name, table: name } = name;
+        let (keys, encoder) = (KeyCodec::new(&shape), BatchEncoder::new(&shape));
         let computed = OnceLock::new();
-        Ok(Table { schema_name, name, shape, storage, chars_max, rules, indexes, provider, computed })
+        Ok(Table { schema_name, name, shape, storage, chars_max, rules, indexes, provider, keys, encoder, computed })
     }
 
     /// The table with other rules.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
-use strata_olap::convert::batch::{BatchBuilder, BatchEncoder};
+use strata_olap::convert::batch::BatchBuilder;
 use strata_olap::scan::BoundView;
 use strata_oltp::commit::Durability;
 use strata_oltp::txn::Transaction;
@@ -43,7 +43,7 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateIndex)
     let table = table_of(context.catalog, table)?;
     let index = index_of(&table, id)?;
     context.txn.require_untouched(table.id());
-    let (writer, encoder) = (TableWriter::new(&table), BatchEncoder::new(&table.shape));
+    let (writer, encoder) = (TableWriter::new(&table), &table.encoder);
     let drained = context.drain(all_rows(&table)?).await?;
     for batch in &drained.batches {
         let batch = writer.batch(batch.columns().to_vec(), batch.num_rows())?;
@@ -209,7 +209,7 @@ fn fill(engine: &Engine, table: &Table, id: u32, batch: &RecordBatch) -> Result<
     let index = index_of(table, id)?;
     let writer = TableWriter::new(table);
     let batch = writer.batch(batch.columns().to_vec(), batch.num_rows())?;
-    let rows = BatchEncoder::new(&table.shape).encode(&batch)?;
+    let rows = table.encoder.encode(&batch)?;
     let entries = index.entries(&batch, &rows)?;
     let mut parts = vec![(0..entries.len(), 0)];
     while let Some((part, attempt)) = parts.pop() {
@@ -263,7 +263,7 @@ fn is_due(
     let mut builder = BatchBuilder::new(&table.shape, None, false);
     builder.push(&current, SeqNo(0))?;
     let batch = builder.finish()?;
-    let entries = index.entries(&batch, &BatchEncoder::new(&table.shape).encode(&batch)?)?;
+    let entries = index.entries(&batch, &table.encoder.encode(&batch)?)?;
     Ok(entries.key(0) == entry_key)
 }
 

@@ -49,20 +49,35 @@ pub(crate) async fn delete(context: &mut Context<'_>, delete: &ast::Delete) -> R
         writer.delete_keys(context.txn, seen)?;
         return Ok(Written { count, returned: None });
     }
-    let (mut count, mut gone) = (0, Vec::new());
+    let mut rows = Vec::with_capacity(drained.batches.len());
     for batch in &drained.batches {
-        let rows = first_matches(batch, &table, 0, &encoder, &mut seen)?;
-        let rows = writer.batch(rows.columns().to_vec(), rows.num_rows())?;
-        writer.delete(context.txn, &rows)?;
-        count += rows.num_rows() as u64;
-        gone.push(rows);
+        let first = first_matches(batch, &table, 0, &encoder, &mut seen)?;
+        rows.push(writer.batch(first.columns().to_vec(), first.num_rows())?);
     }
-    if is_referred {
-        for rows in &gone {
-            foreign_keys::after_delete(context, &table, rows.clone()).await?;
+    delete_rows(context, &table, rows, returning).await
+}
+
+/// Deletes `rows`, which have all stored columns, with their index entries, and does to others what foreign keys ask for.
+///
+/// # Errors
+/// 23503, and what actions of foreign keys run into.
+pub(crate) async fn delete_rows(
+    context: &mut Context<'_>,
+    table: &Arc<Table>,
+    rows: Vec<RecordBatch>,
+    returning: Option<Returning<'_>>,
+) -> Result<Written> {
+    let (writer, mut count) = (TableWriter::new(table), 0);
+    for batch in &rows {
+        writer.delete(context.txn, batch)?;
+        count += batch.num_rows() as u64;
+    }
+    if foreign_keys::is_referred_to(context, table) {
+        for batch in &rows {
+            foreign_keys::after_delete(context, table, batch.clone()).await?;
         }
     }
-    Ok(Written { count, returned: returning::rows(context, &table, returning, gone).await? })
+    Ok(Written { count, returned: returning::rows(context, table, returning, rows).await? })
 }
 
 /// Runs an UPDATE.
@@ -87,14 +102,14 @@ pub(crate) async fn update(context: &mut Context<'_>, update: &ast::Update) -> R
 
 /// What an UPDATE reads of the rows it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tracked {
+pub(crate) enum Tracked {
     Nothing,
     Keys,
     Rows,
 }
 
 impl Tracked {
-    fn of(context: &Context<'_>, table: &Table, assigned: &Assigned) -> Tracked {
+    pub(crate) fn of(context: &Context<'_>, table: &Table, assigned: &Assigned) -> Tracked {
         let has_entries = table.indexes.iter().any(|index| index.depends_on(assigned.positions()));
         let is_assigned = |id: &u32| table.position_of(*id).is_ok_and(|position| assigned.contains(position));
         let is_referred =
@@ -111,7 +126,7 @@ impl Tracked {
 ///
 /// # Errors
 /// 23505, 23514; what actions of foreign keys run into.
-pub(super) async fn write_changes(
+pub(crate) async fn write_changes(
     context: &mut Context<'_>,
     table: &Arc<Table>,
     assigned: &Assigned,
@@ -184,7 +199,7 @@ fn from_tables(update: &ast::Update) -> Option<&[ast::TableWithJoins]> {
 
 /// New values of an UPDATE.
 #[derive(Debug, Default)]
-pub(super) struct Assigned {
+pub(crate) struct Assigned {
     /// By column position.
     pub values: BTreeMap<usize, ast::Expr>,
     /// Positions of columns that are set to their default.
@@ -192,7 +207,7 @@ pub(super) struct Assigned {
 }
 
 impl Assigned {
-    pub(super) fn of(assignments: &[ast::Assignment], table: &Table) -> Result<Assigned> {
+    pub(crate) fn of(assignments: &[ast::Assignment], table: &Table) -> Result<Assigned> {
         let mut assigned = Assigned::default();
         for assignment in assignments {
             match (&assignment.target, &assignment.value) {
@@ -238,7 +253,7 @@ impl Assigned {
     }
 
     /// Columns of rows as read, `columns`, as columns of rows to be stored: assigned ones converted, defaults put in.
-    pub(super) fn convert(
+    pub(crate) fn convert(
         &self,
         context: &Context<'_>,
         table: &Table,

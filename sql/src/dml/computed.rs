@@ -12,7 +12,7 @@ use arrow::compute::kernels::cast::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{DFSchema, ScalarValue, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, LogicalTableSource, UNNAMED_TABLE, Volatility};
 use datafusion::optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext};
@@ -106,14 +106,19 @@ fn compile(table: &Table, context: &Context<'_>) -> Result<Computed> {
 
 /// The expression `text` over `columns`, as the analyzer of queries leaves it, and what it is an expression over.
 fn analysed(text: &str, columns: &Schema, state: &SessionState) -> Result<(Expr, DFSchema)> {
+    analysed_over(parse_respelled(text)?, UNNAMED_TABLE, columns, state)
+}
+
+/// [`analysed`] of a parsed expression over the columns of `relation`.
+fn analysed_over(expr: ast::Expr, relation: &str, columns: &Schema, state: &SessionState) -> Result<(Expr, DFSchema)> {
     let input = if columns.fields().is_empty() {
         LogicalPlanBuilder::empty(true)
     } else {
         let source = Arc::new(LogicalTableSource::new(Arc::new(columns.clone())));
-        LogicalPlanBuilder::scan(UNNAMED_TABLE, source, None)?
+        LogicalPlanBuilder::scan(TableReference::bare(relation), source, None)?
     };
     let schema = input.schema().as_ref().clone();
-    let expr = ast::ExprWithAlias { expr: parse_respelled(text)?, alias: None };
+    let expr = ast::ExprWithAlias { expr, alias: None };
     let expr = state.create_logical_expr_from_sql_expr(expr, &schema)?;
     let plan = input.project([expr])?.build()?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
@@ -123,6 +128,23 @@ fn analysed(text: &str, columns: &Schema, state: &SessionState) -> Result<(Expr,
         }
         _ => Err(Error::internal("an expression that became another plan")),
     }
+}
+
+/// The expression `expr` over one row of `relation`, ready to be evaluated; `None` if it depends on more than the row.
+///
+/// # Errors
+/// Names that do not exist and types that do not fit.
+pub(crate) fn of_row(
+    expr: ast::Expr,
+    relation: &str,
+    columns: &Schema,
+    state: &SessionState,
+) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let (expr, schema) = analysed_over(expr, relation, columns, state)?;
+    if !is_immutable(&expr)? {
+        return Ok(None);
+    }
+    Ok(Some(state.create_physical_expr(simplified(expr, &schema, state)?, &schema)?))
 }
 
 fn simplified(expr: Expr, schema: &DFSchema, state: &SessionState) -> Result<Expr> {

@@ -15,7 +15,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::sql::sqlparser::ast;
-use strata_olap::convert::batch::{BatchBuilder, BatchEncoder, EncodedRows};
+use strata_olap::convert::batch::{BatchBuilder, EncodedRows};
 use strata_oltp::SeqNo;
 
 use super::change::{Assigned, write_changes};
@@ -80,7 +80,7 @@ impl OnConflict {
         batch: &RecordBatch,
         accepted: &mut HashSet<Vec<u8>>,
     ) -> Result<Resolved> {
-        let rows = BatchEncoder::new(&table.shape).encode(batch)?;
+        let rows = table.encoder.encode(batch)?;
         let indexes: Vec<(&TableIndex, EncodedRows)> = table
             .indexes
             .iter()

@@ -155,6 +155,37 @@ pub(crate) async fn write_columns(
     Ok(sink.finish(context).await?.count)
 }
 
+/// The columns and values of `INSERT … VALUES`, if every column that is named gets one in every row.
+pub(crate) fn placed_values<'a>(insert: &'a ast::Insert, table: &Table) -> Option<(Vec<usize>, Vec<&'a [ast::Expr]>)> {
+    refuse_unsupported(insert).ok()?;
+    let values = bare_values(insert.source.as_ref()?)?;
+    let rows: Vec<&[ast::Expr]> = values.rows.iter().map(|row| row.content.as_slice()).collect();
+    let width = rows.first()?.len();
+    if rows.iter().any(|row| row.len() != width || row.iter().any(is_default)) {
+        return None;
+    }
+    let columns = target_columns(insert, table).ok()?.for_values(width, &BTreeSet::new(), table).ok()?;
+    refuse_generated(table, &columns, |_| true).ok()?;
+    Some((columns, rows))
+}
+
+/// Writes the rows of `insert` with ON CONFLICT and RETURNING as it says; `columns` as for [`write_columns`].
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn write_row_columns(
+    context: &mut Context<'_>,
+    table: &Arc<Table>,
+    name: &str,
+    insert: &ast::Insert,
+    columns: Vec<Option<ArrayRef>>,
+    rows: usize,
+) -> Result<Written> {
+    let mut sink = Sink::new(table, name.to_owned(), insert)?;
+    sink.write(context, columns, rows).await?;
+    sink.finish(context).await
+}
+
 /// Where rows of one INSERT go.
 struct Sink<'a> {
     table: Arc<Table>,

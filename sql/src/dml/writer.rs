@@ -24,7 +24,6 @@ const RANGE_CHECK_ROWS_MIN: usize = 8;
 /// Writes rows of one table. Holds no rows itself.
 pub(crate) struct TableWriter<'a> {
     table: &'a Table,
-    encoder: BatchEncoder,
 }
 
 /// Rows before and after an UPDATE: same number, same order.
@@ -45,7 +44,7 @@ pub(crate) enum Old {
 
 impl<'a> TableWriter<'a> {
     pub(crate) fn new(table: &'a Table) -> TableWriter<'a> {
-        TableWriter { table, encoder: BatchEncoder::new(&table.shape) }
+        TableWriter { table }
     }
 
     /// A batch of all stored columns from one array per visible column; a hidden row id is drawn from `db`.
@@ -94,7 +93,7 @@ impl<'a> TableWriter<'a> {
     /// # Errors
     /// 23505 naming the first key that exists already, in the table or within the batch.
     pub(crate) fn insert(&self, txn: &mut Transaction, batch: &RecordBatch) -> Result<u64> {
-        let rows = self.encoder.encode(batch)?;
+        let rows = self.table.encoder.encode(batch)?;
         let are_new = self.table.has_hidden_key() || self.are_certainly_new(txn, &rows)?;
         for row in 0..rows.len() {
             if !are_new && txn.contains(self.table.id(), rows.key(row))? {
@@ -122,7 +121,7 @@ impl<'a> TableWriter<'a> {
     /// # Errors
     /// 53200 if the transaction grows too large.
     pub(crate) fn delete(&self, txn: &mut Transaction, batch: &RecordBatch) -> Result<()> {
-        let rows = self.encoder.encode(batch)?;
+        let rows = self.table.encoder.encode(batch)?;
         self.delete_keys(txn, (0..rows.len()).map(|row| rows.key(row).to_vec()))?;
         for index in &self.table.indexes {
             let entries = index.entries(batch, &rows)?;
@@ -163,12 +162,12 @@ impl<'a> TableWriter<'a> {
     }
 
     fn encode(&self, change: &Change) -> Result<Encoded> {
-        let rows = self.encoder.encode(&change.new)?;
+        let rows = self.table.encoder.encode(&change.new)?;
         let (old_keys, old_rows) = match &change.old {
             Old::SameKeys => (Vec::new(), None),
             Old::Keys(keys) => (keys.clone(), None),
             Old::Rows(batch) => {
-                let old = self.encoder.encode(batch)?;
+                let old = self.table.encoder.encode(batch)?;
                 ((0..old.len()).map(|row| old.key(row).to_vec()).collect(), Some(old))
             }
         };

@@ -15,6 +15,8 @@ use crate::ddl;
 use crate::dml::{Context, Written, change, foreign_keys, insert, merge};
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
+use crate::point::{NO_PARAMETERS, Parameters, Point};
+use crate::prepared::Prepared;
 use crate::statement::Kind;
 use crate::statement::copy::CopyStatement;
 use crate::types::{Origin, assign};
@@ -22,6 +24,8 @@ use crate::types::{Origin, assign};
 /// Something that writes.
 pub(super) enum Work<'a> {
     Statement(&'a Kind),
+    /// A statement on single rows, if it is one with these parameters.
+    Prepared(&'a Prepared, Parameters<'a>),
     Append(&'a [String], &'a RecordBatch),
     Copy(&'a CopyStatement, &'a Input),
 }
@@ -56,7 +60,31 @@ impl Open {
     ) -> Result<StatementResult> {
         *counters = Arc::new(ScanCounters::default());
         self.suspects.clear();
+        let uses_points = self.local.as_ref().unwrap_or(&self.before).point_statements;
         let mut context = self.context(engine, base, counters);
+        let bound;
+        let work = match work {
+            Work::Statement(kind @ (Kind::Update(_) | Kind::Delete(_))) if uses_points => {
+                // Short-lived, so an INSERT of constants gains nothing.
+                if let Some(point) = Point::of(kind, context.catalog, &[])
+                    && let Some(written) = point.write(&mut context, NO_PARAMETERS).await?
+                {
+                    return written_by(&mut context, kind, written).await;
+                }
+                work
+            }
+            Work::Prepared(prepared, parameters) => {
+                if uses_points
+                    && let Some(point) = prepared.point(context.catalog)
+                    && let Some(written) = point.write(&mut context, *parameters).await?
+                {
+                    return written_by(&mut context, &prepared.statement().kind, written).await;
+                }
+                bound = prepared.bind_parameters(*parameters)?;
+                &Work::Statement(&bound.kind)
+            }
+            _ => work,
+        };
         let (tag, written) = match work {
             Work::Statement(Kind::Ddl(statement)) => {
                 let done = ddl::run(&mut context, statement).await?;
@@ -69,6 +97,7 @@ impl Open {
             Work::Statement(Kind::Delete(delete)) => ("DELETE", change::delete(&mut context, delete).await?),
             Work::Statement(Kind::Merge(merge)) => ("MERGE", merge::run(&mut context, merge).await?),
             Work::Statement(other) => return Err(Error::internal(format!("{other:?} does not write"))),
+            Work::Prepared(..) => return Err(Error::internal("a prepared statement that was not bound")),
             Work::Append(parts, batch) => {
                 let table = context.target(parts)?;
                 let columns = by_name(&table, batch)?;
@@ -80,11 +109,7 @@ impl Open {
                 ("COPY", Written { count, returned: None })
             }
         };
-        foreign_keys::settle(&mut context, false).await?;
-        Ok(match written.returned {
-            Some(rows) => StatementResult::Rows(rows),
-            None => StatementResult::Affected { tag, count: Some(written.count) },
-        })
+        finished(&mut context, tag, written).await
     }
 
     /// Looks at foreign keys that were left for the commit.
@@ -100,6 +125,24 @@ impl Open {
         self.suspects = std::mem::take(&mut self.deferred);
         foreign_keys::settle(&mut self.context(engine, base, counters), true).await
     }
+}
+
+/// What a point statement gave, once its foreign keys are seen to.
+async fn written_by(context: &mut Context<'_>, kind: &Kind, written: Written) -> Result<StatementResult> {
+    let tag = match kind {
+        Kind::Insert(_) => "INSERT",
+        Kind::Update(_) => "UPDATE",
+        _ => "DELETE",
+    };
+    finished(context, tag, written).await
+}
+
+async fn finished(context: &mut Context<'_>, tag: &'static str, written: Written) -> Result<StatementResult> {
+    foreign_keys::settle(context, false).await?;
+    Ok(match written.returned {
+        Some(rows) => StatementResult::Rows(rows),
+        None => StatementResult::Affected { tag, count: Some(written.count) },
+    })
 }
 
 /// The columns of `batch` in the table's order, matched by name; `None` for those it does not have.
