@@ -1,7 +1,8 @@
-//! The row store beside other engines: the same work, in turns, in one run. What each figure means: README.md.
+//! Strata beside other engines: the same work, in turns, in one run. What each figure means: README.md.
 //!
 //! ```text
 //! chrt -f 10 cargo run --release --manifest-path benches/compare/Cargo.toml -- rows --json rows.json
+//! chrt -f 10 cargo run --release --manifest-path benches/compare/Cargo.toml -- statements --json statements.json
 //! ```
 //!
 //! Every piece of work runs `--rounds` times on every engine, the engines taking turns, each time in a process of its own
@@ -16,6 +17,7 @@ mod memory;
 mod overwrite;
 mod peers;
 mod report;
+mod statements;
 mod values;
 mod works;
 mod ycsb;
@@ -50,9 +52,14 @@ enum What {
     Memory(memory::Memory),
     /// Strata alone: large rows replaced at random, with and without value files
     Values(values::Values),
+    /// Small SQL statements, beside SQLite
+    Statements(statements::Statements),
     /// One piece of work on one engine, once; `rows` calls this
     #[command(hide = true)]
     One(One),
+    /// The same for `statements`
+    #[command(hide = true)]
+    OneStatement(statements::OneStatement),
 }
 
 #[derive(clap::Args)]
@@ -90,7 +97,9 @@ fn main() -> Result<()> {
         What::Rows(rows) => compare(&rows),
         What::Memory(memory) => memory::run(&memory),
         What::Values(values) => values::run(&values),
+        What::Statements(what) => statements::compare(&what),
         What::One(one) => run_one(&one),
+        What::OneStatement(one) => statements::run_one(&one),
     }
 }
 

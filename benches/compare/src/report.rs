@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn the_best_peer_counts_and_a_bound_does_not() {
-        let rates = line(PER_SECOND, &[(OURS, &[30.0, 10.0, 20.0]), ("a", &[5.0]), ("b", &[10.0]), (BOUNDS[0], &[1000.0])]);
+        let rates =
+            line(PER_SECOND, &[(OURS, &[30.0, 10.0, 20.0]), ("a", &[5.0]), ("b", &[10.0]), (BOUNDS[0], &[1000.0])]);
         assert_eq!(rates.best_ratio(), Some(2.0));
         let entry = rates.entry(&["c"]);
         assert_eq!(entry["strata"], json!(20.0));
