@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{NullEquality, Result};
 use datafusion::execution::context::QueryPlanner;
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
@@ -68,6 +68,18 @@ fn with_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(keyed.data)
 }
 
+/// Whether [`with_keys`] may change `plan`.
+fn has_keys(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|plan| {
+        if let LogicalPlan::Join(join) = plan {
+            found |= join.filter.iter().flat_map(split_conjunction).any(is_null_safe);
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
 fn keyed(mut join: Join) -> Transformed<LogicalPlan> {
     let is_free = join.on.is_empty() || join.null_equality == NullEquality::NullEqualsNull;
     if !is_free || join.null_aware {
@@ -118,6 +130,9 @@ pub(crate) struct Planner;
 #[async_trait]
 impl QueryPlanner for Planner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        if !has_keys(plan)? {
+            return DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await;
+        }
         let plan = with_keys(plan.clone())?;
         DefaultPhysicalPlanner::default().create_physical_plan(&plan, session).await
     }

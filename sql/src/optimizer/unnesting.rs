@@ -32,7 +32,10 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Aggregate, Expr, Filter, Join, JoinType, LogicalPlan, Projection, Sort, Window};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, DistinctOn, Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, Sort,
+    Union, Values, Window,
+};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
@@ -104,6 +107,11 @@ impl Unnester {
                 let columns = sort.input.schema().columns();
                 let sorted = self.expressions(LogicalPlan::Sort(with_read_columns(sort)?))?;
                 Ok(Transformed::yes(columns_of(sorted.data, columns)?))
+            }
+            LogicalPlan::Distinct(Distinct::On(distinct)) => self.distinct_on(distinct),
+            LogicalPlan::Values(values) => {
+                self.has_changed = true;
+                rows_as_union(values).map(Transformed::yes)
             }
             LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => self.expressions(node),
             node => Ok(Transformed::yes(node)),
@@ -178,6 +186,25 @@ impl Unnester {
             node => node,
         };
         Ok(Transformed::yes(columns_of(plan, schema.columns())?))
+    }
+
+    fn distinct_on(&mut self, distinct: DistinctOn) -> Result<Transformed<LogicalPlan>> {
+        let mut site = Site::new(distinct.input.as_ref().clone(), false);
+        let mut without = |exprs: Vec<Expr>, site: &mut Site| -> Result<Vec<Expr>> {
+            exprs.into_iter().map(|expr| self.without_subqueries(expr, site)).collect()
+        };
+        let on = without(distinct.on_expr, &mut site)?;
+        let columns = distinct.schema.columns();
+        let named = without(distinct.select_expr, &mut site)?.into_iter().zip(&columns);
+        let select = named.map(|(expr, column)| named_as(expr, column)).collect();
+        let mut order = distinct.sort_expr.unwrap_or_default();
+        for key in &mut order {
+            key.expr = self.without_subqueries(key.expr.clone(), &mut site)?;
+        }
+        self.has_changed |= site.has_joins();
+        let order = (!order.is_empty()).then_some(order);
+        let distinct = DistinctOn::try_new(on, select, order, Arc::new(site.into_plan()))?;
+        Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(distinct))))
     }
 
     /// DataFusion drops subqueries from the condition of a join. Above an inner join the condition means the same; beside an
@@ -277,6 +304,24 @@ impl Unnester {
             if is_ours { self.value(part, site).map(Transformed::yes) } else { Ok(Transformed::no(part)) }
         })?;
         Ok(replaced.data)
+    }
+}
+
+/// VALUES whose cells have subqueries: each row as a query of its own, because DataFusion computes cells before it runs any.
+fn rows_as_union(values: Values) -> Result<LogicalPlan> {
+    let columns = values.schema.columns();
+    let row = |cells: Vec<Expr>| {
+        let one = LogicalPlanBuilder::empty(true).build()?;
+        projected(cells.into_iter().zip(&columns).map(|(cell, column)| named_as(cell, column)).collect(), Arc::new(one))
+    };
+    let mut rows: Vec<Arc<LogicalPlan>> =
+        values.values.into_iter().map(|cells| row(cells).map(Arc::new)).collect::<Result<_>>()?;
+    match (rows.len(), rows.pop()) {
+        (1, Some(only)) => Ok(Arc::unwrap_or_clone(only)),
+        (_, last) => {
+            rows.extend(last);
+            Ok(LogicalPlan::Union(Union::try_new_with_loose_types(rows)?))
+        }
     }
 }
 
