@@ -8,8 +8,11 @@ mod copying;
 mod explain;
 mod open;
 mod point;
-mod show;
+mod read;
+mod setting;
+mod transaction;
 mod work;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,23 +23,20 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::displayable;
 use datafusion::sql::sqlparser::ast;
-use strata_olap::scan::{BoundView, ScanCounters as Counters};
+use strata_olap::scan::ScanCounters as Counters;
 use strata_oltp::commit::Durability;
-use strata_oltp::txn::{Isolation, Transaction, TransactionOptions};
 use tokio::time::Instant;
 
-use crate::as_of;
 use crate::call;
-use crate::ddl::{self, Effects};
-use crate::dml::{Frames, cells, change, insert, lock, view_of};
+use crate::dml::cells;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::point::{NO_PARAMETERS, Parameters};
 use crate::prepared::Prepared;
-use crate::query::{Reader, Rows, timed_out};
+use crate::query::{Rows, timed_out};
 use crate::sequences::LastNumbers;
 use crate::settings::{self, Settings};
-use crate::statement::{Kind, Statement, parse_script, with_modes};
+use crate::statement::{Kind, Statement, parse_script};
 use open::Open;
 use work::Work;
 
@@ -296,68 +296,10 @@ impl Session {
         self.open.as_ref().and_then(|open| open.local.as_ref()).unwrap_or(&self.settings)
     }
 
-    /// Rolls an open transaction back that has waited for its next statement for longer than
-    /// `idle_in_transaction_session_timeout` allows, and returns when it would: for whoever serves the session. Without
-    /// it, the next statement does.
-    pub fn expire_idle(&mut self) -> Option<Instant> {
-        let timeout = self.settings().idle_in_transaction_timeout;
-        if self.open.is_none() || timeout.is_zero() {
-            return None;
-        }
-        let deadline = self.idle_since + timeout;
-        if Instant::now() >= deadline {
-            if let Some(Open { before, .. }) = self.open.take() {
-                self.settings = before;
-            }
-            return None;
-        }
-        Some(deadline)
-    }
-
     /// The engine.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    fn begin(&mut self, modes: &[ast::TransactionMode]) -> Result<StatementResult> {
-        if self.open.is_some() {
-            return Err(Error::new(SqlState::ActiveTransaction, "a transaction is open already")
-                .with_hint("COMMIT or ROLLBACK it first; SAVEPOINT marks a point within it"));
-        }
-        let options = with_modes(self.settings.transaction(), modes);
-        self.open = Some(Open::new(&self.engine, &options, &self.settings)?);
-        Ok(StatementResult::done("BEGIN"))
-    }
-
-    async fn commit(&mut self) -> Result<StatementResult> {
-        let Some(mut open) = self.open.take() else { return Err(no_transaction()) };
-        if open.has_failed() {
-            self.settings = open.before;
-            // As in PostgreSQL, COMMIT of a failed transaction ends it and says that it was rolled back.
-            return Ok(StatementResult::done("ROLLBACK"));
-        }
-        let durability = open.local.as_ref().unwrap_or(&self.settings).durability;
-        let before = open.before.clone();
-        let settled = within(self.deadline, open.settle(&self.engine, &self.base, &mut self.counters)).await;
-        let committed = match settled {
-            Ok(()) => commit(&self.engine, open, durability).await,
-            Err(error) => Err(error),
-        };
-        if committed.is_err() {
-            self.settings = before;
-        }
-        committed.map(|()| StatementResult::done("COMMIT"))
-    }
-
-    fn rollback(&mut self) -> Result<StatementResult> {
-        let open = self.open.take().ok_or_else(no_transaction)?;
-        self.settings = open.before;
-        Ok(StatementResult::done("ROLLBACK"))
-    }
-
-    fn opened(&mut self) -> Result<&mut Open> {
-        self.open.as_mut().ok_or_else(no_transaction)
     }
 
     /// Statements that a failed transaction refuses, and that fail the transaction when they fail.
@@ -444,285 +386,6 @@ impl Session {
             kind => self.write(&Work::Statement(kind)).await,
         }
     }
-
-    fn set(&mut self, change: &settings::Change) -> Result<()> {
-        if let Some(option) = change.name.strip_prefix("datafusion.") {
-            return self.set_datafusion(option, change);
-        }
-        if let Some(open) = &mut self.open {
-            let local = open.local.get_or_insert_with(|| self.settings.clone());
-            settings::apply(local, change)?;
-        } else if change.is_local {
-            return Err(no_transaction());
-        }
-        if !change.is_local {
-            settings::apply(&mut self.settings, change)?;
-        }
-        Ok(())
-    }
-
-    fn set_datafusion(&mut self, option: &str, change: &settings::Change) -> Result<()> {
-        // These decide what names and constants mean, for every statement of ours too.
-        if matches!(option, "catalog.default_catalog" | "catalog.default_schema" | "sql_parser.dialect") {
-            let message = format!("setting {} cannot be changed", change.name);
-            return Err(Error::new(SqlState::InvalidParameter, message));
-        }
-        let options = self.base.config_mut().options_mut();
-        match &change.value {
-            Some(value) => Ok(options.set(&change.name, value)?),
-            None => Err(Error::unsupported(format!("RESET of {}", change.name)).with_hint("SET it to what it was")),
-        }
-    }
-
-    /// SET TRANSACTION: begins the transaction anew, which has done nothing yet.
-    fn set_transaction(&mut self, modes: &[ast::TransactionMode]) -> Result<()> {
-        let open = self.opened()?;
-        if !open.is_untouched() {
-            return Err(Error::new(SqlState::ActiveTransaction, "the transaction has run statements already")
-                .with_hint("SET TRANSACTION comes first; or say it in BEGIN"));
-        }
-        let options = with_modes(*open.txn.options(), modes);
-        let begun = Open::new(&self.engine, &options, &self.settings)?;
-        self.open = Some(begun);
-        Ok(())
-    }
-
-    fn show(&self, words: &[String]) -> Result<Rows> {
-        let name = words.join(if words.first().is_some_and(|word| word == "transaction") { " " } else { "." });
-        match name.as_str() {
-            "all" => show::all(&settings::all(self.settings())),
-            "transaction_isolation" | "transaction isolation.level" | "transaction isolation level" => {
-                let open = self.open.as_ref().map(|open| open.txn.options().isolation);
-                let name = settings::isolation_name(open.unwrap_or(self.settings().isolation));
-                show::one("transaction_isolation", name)
-            }
-            "transaction_read_only" => {
-                let open = self.open.as_ref().map(|open| open.txn.options().read_only);
-                show::one(&name, if open.unwrap_or(self.settings().read_only) { "on" } else { "off" })
-            }
-            "time.zone" => show::one("timezone", "UTC"),
-            option if option.starts_with("datafusion.") => {
-                let entries = self.base.config_options().entries();
-                let found = entries
-                    .iter()
-                    .find(|entry| entry.key == option)
-                    .ok_or_else(|| Error::new(SqlState::UndefinedObject, format!("setting {option} does not exist")))?;
-                show::one(option, found.value.as_deref().unwrap_or_default())
-            }
-            _ => show::one(&name, &settings::show(self.settings(), &name)?),
-        }
-    }
-
-    /// A reader for the next statement, whose counters become the session's.
-    fn reader(&mut self) -> Result<Reader> {
-        let (catalog, view) = match &self.open {
-            Some(open) => (Arc::clone(&open.catalog), view_of(&open.txn)),
-            None => {
-                let snapshot = self.engine.db().snapshot();
-                (self.engine.catalog_at(&snapshot)?, BoundView::new(snapshot))
-            }
-        };
-        self.counters = Arc::clone(view.counters());
-        Reader::new(&self.base, &self.engine, &catalog, view, Frames::new())
-    }
-
-    async fn start_query(&mut self, kind: Kind) -> Result<StatementResult> {
-        let mut query = self.explained(kind)?;
-        let explain = explain::take_options(&mut query)?;
-        if explain.json
-            && let ast::Statement::Explain { statement, .. } = query
-        {
-            return Box::pin(self.explain_json(*statement, explain)).await;
-        }
-        let query = match (&query, &mut self.open) {
-            (ast::Statement::Query(_), _) if lock::asks(&query) && as_of::is_asked(&query) => {
-                return Err(Error::unsupported("FOR UPDATE of rows of the past"));
-            }
-            (ast::Statement::Query(locking), Some(open)) if lock::asks(&query) && !open.txn.options().read_only => {
-                open.touch();
-                let mut context = open.context(&self.engine, &self.base, &mut self.counters);
-                return within(self.deadline, lock::run(&mut context, locking)).await.map(StatementResult::Rows);
-            }
-            // Outside of a transaction they would be released at once.
-            _ => lock::without(query),
-        };
-        self.start_rows(query, None).await
-    }
-
-    /// Plans and starts a query, by the plan that a prepared statement keeps if it can.
-    async fn start_rows(
-        &mut self,
-        query: ast::Statement,
-        prepared: Option<(&Prepared, &[ScalarValue])>,
-    ) -> Result<StatementResult> {
-        let reader = self.reader()?;
-        let query = reader.bind(query).await?;
-        if let Some(open) = &mut self.open {
-            open.touch();
-            open.txn.check_age()?;
-            reader.note(&mut open.txn, &query)?;
-        }
-        let started = async {
-            let Some((prepared, values)) = prepared else { return reader.query(query).await };
-            match reader.query_kept(prepared, &query, values).await? {
-                Some(rows) => Ok(rows),
-                None => match prepared.bind_parameters(Parameters::Scalars(values))?.kind {
-                    Kind::Query(bound) => reader.query(*bound).await,
-                    _ => Err(Error::internal("a query that became another statement")),
-                },
-            }
-        };
-        let rows = within(self.deadline, started).await?;
-        let rows = match self.deadline {
-            Some(deadline) => rows.until(deadline),
-            None => rows,
-        };
-        Ok(StatementResult::Rows(match &self.open {
-            Some(open) => rows.reporting_to(Arc::clone(&open.failed)),
-            None => rows,
-        }))
-    }
-
-    /// EXPLAIN (FORMAT JSON): plans, and with ANALYZE runs, a query.
-    async fn explain_json(&mut self, query: ast::Statement, wanted: explain::Wanted) -> Result<StatementResult> {
-        let reader = self.reader()?;
-        let query = reader.bind(lock::without(query)).await?;
-        if let Some(open) = &mut self.open {
-            open.touch();
-            open.txn.check_age()?;
-            reader.note(&mut open.txn, &query)?;
-        }
-        let deadline = self.deadline;
-        let text = within(deadline, async {
-            let plan = reader.plan(query).await?;
-            let began = Instant::now();
-            let physical = reader.physical(&plan).await?;
-            if wanted.analyze {
-                let mut rows = reader.run(Arc::clone(&physical))?;
-                while rows.next().await?.is_some() {}
-            }
-            explain::tree(&physical, wanted, wanted.analyze.then_some(began))
-        });
-        Ok(StatementResult::Rows(show::one("QUERY PLAN", &text.await?)?))
-    }
-
-    /// The query to plan for a statement that reads, or that is only explained.
-    fn explained(&self, kind: Kind) -> Result<ast::Statement> {
-        let query = match kind {
-            Kind::Query(query) => *query,
-            Kind::Insert(insert) => return insert::explained(&insert),
-            Kind::Update(update) => return self.explained_change(&ast::Statement::Update(*update)),
-            Kind::Delete(delete) => return self.explained_change(&ast::Statement::Delete(*delete)),
-            _ => return Err(Error::unsupported("EXPLAIN of this statement")),
-        };
-        let ast::Statement::Explain { statement: inner, analyze, .. } = &query else { return Ok(query) };
-        let is_query = matches!(inner.as_ref(), ast::Statement::Query(_));
-        if !is_query && (*analyze || explain::take_options(&mut query.clone())?.analyze) {
-            return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes")
-                .with_hint("EXPLAIN shows the plan of what it reads; to time it, run it and ROLLBACK"));
-        }
-        let replacement = match inner.as_ref() {
-            ast::Statement::Query(_) => return Ok(query),
-            ast::Statement::Insert(insert) => insert::explained(insert)?,
-            other => self.explained_change(other)?,
-        };
-        let mut query = query;
-        if let ast::Statement::Explain { statement, .. } = &mut query {
-            **statement = replacement;
-        }
-        Ok(query)
-    }
-
-    fn explained_change(&self, statement: &ast::Statement) -> Result<ast::Statement> {
-        match &self.open {
-            Some(open) => change::explained(statement, &open.catalog),
-            None => change::explained(statement, self.engine.catalog_at(&self.engine.db().snapshot())?.as_ref()),
-        }
-    }
-
-    /// Runs a statement that writes: in the open transaction, or in one of its own that is retried when it loses.
-    async fn write(&mut self, work: &Work<'_>) -> Result<StatementResult> {
-        if self.open.is_some() {
-            return self.write_in(work).await;
-        }
-        let mut attempt = 0;
-        loop {
-            match self.write_once(work).await {
-                Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
-                other => return other,
-            }
-        }
-    }
-
-    async fn write_once(&mut self, work: &Work<'_>) -> Result<StatementResult> {
-        if self.settings.read_only {
-            return Err(read_only());
-        }
-        let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
-        let applied = async {
-            let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
-            open.settle(&self.engine, &self.base, &mut self.counters).await?;
-            Ok(result)
-        };
-        let result = within(self.deadline, applied).await?;
-        commit(&self.engine, open, self.settings.durability).await?;
-        Ok(result)
-    }
-
-    /// Options of the transaction of a single statement: alone, it is serializable whatever its level.
-    fn own_transaction(&self) -> TransactionOptions {
-        TransactionOptions { isolation: Isolation::Snapshot, ..self.settings.transaction() }
-    }
-
-    /// CREATE INDEX outside of a transaction: built while others write.
-    async fn create_index(&mut self, create: &ast::CreateIndex) -> Result<StatementResult> {
-        if self.settings.read_only {
-            return Err(read_only());
-        }
-        let mut attempt = 0;
-        let declared = loop {
-            let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
-            let declared = {
-                let mut context = open.context(&self.engine, &self.base, &mut self.counters);
-                ddl::declare(&mut context, create, true)?
-            };
-            match commit(&self.engine, open, self.settings.durability).await {
-                Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
-                other => break other.map(|()| declared)?,
-            }
-        };
-        let Some((table, id)) = declared else { return Ok(StatementResult::done("CREATE INDEX")) };
-        let built = within(self.deadline, ddl::build_online(&self.engine, &self.base, table, id)).await;
-        if let Err(error) = built {
-            let engine = self.engine.clone();
-            if let Err(left) = blocking(move || ddl::abandon(&engine, table, id)).await {
-                tracing::warn!(error = %left, "an index that was not built stays declared until the next open");
-            }
-            return Err(error);
-        }
-        Ok(StatementResult::done("CREATE INDEX"))
-    }
-
-    /// Within a transaction a statement that fails leaves nothing behind.
-    async fn write_in(&mut self, work: &Work<'_>) -> Result<StatementResult> {
-        let open = self.open.as_mut().ok_or_else(no_transaction)?;
-        if open.txn.options().read_only {
-            return Err(read_only());
-        }
-        open.touch();
-        let before = open.txn.savepoint();
-        let (catalog, effects) = (Arc::clone(&open.catalog), open.effects.clone());
-        // Whoever stops waiting in here leaves a transaction that can only be rolled back.
-        open.interrupted = true;
-        let result = within(self.deadline, open.apply(&self.engine, &self.base, &mut self.counters, work)).await;
-        open.interrupted = false;
-        if result.is_err() {
-            open.txn.rollback_to(&before);
-            (open.catalog, open.effects) = (catalog, effects);
-        }
-        open.txn.release(before);
-        result
-    }
 }
 
 /// What `work` gives, if it does so before `deadline`.
@@ -736,50 +399,6 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<
     }
 }
 
-/// Commits on a thread that may block, then drops the storage of dropped tables.
-async fn commit(engine: &Engine, open: Open, durability: Durability) -> Result<()> {
-    let Open { mut txn, effects, catalog, .. } = open;
-    // Neither the disk nor background work is waited for: going to another thread and back would take longer.
-    let is_quick = durability == Durability::Buffered && effects == Effects::default() && !engine.db().commits_wait();
-    if is_quick {
-        return commit_now(txn, durability).map_err(|error| name_table(error, &catalog));
-    }
-    let engine = engine.clone();
-    blocking(move || {
-        let before = Arc::clone(&catalog);
-        for id in &effects.reshaped {
-            if let Some(table) = catalog.find_id(*id) {
-                txn.reshape(Arc::clone(&table.shape), table.storage.kind, table.storage.compaction.clone());
-            }
-        }
-        commit_now(txn, durability).map_err(|error| name_table(error, &before))?;
-        for table in effects.dropped {
-            // The catalog entry is gone whatever happens here; what is left over goes at the next open.
-            if let Err(error) = engine.db().drop_table(table) {
-                tracing::warn!(%error, "cannot drop the storage of table {} yet", table.0);
-            }
-        }
-        Ok(())
-    })
-    .await
-}
-
-fn commit_now(txn: Transaction, durability: Durability) -> strata_oltp::Result<()> {
-    txn.commit(durability).map(|_| ())
-}
-
-/// A conflict names its table by number; people know it by name.
-fn name_table(error: strata_oltp::Error, catalog: &crate::catalog::Catalog) -> Error {
-    let strata_oltp::Error::Conflict { table, .. } = &error else { return Error::from(error) };
-    let name = match catalog.owner_of(*table) {
-        Some(table) => table.qualified_name().to_string(),
-        None => "the catalog".to_owned(),
-    };
-    Error::new(SqlState::SerializationFailure, format!("a concurrent transaction changed a row of {name} first"))
-        .with_hint("run the transaction again")
-        .with_source(error)
-}
-
 /// Runs `work` where blocking is allowed.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
@@ -791,14 +410,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 fn undefined_prepared(name: &str) -> Error {
     Error::new(SqlState::UndefinedPrepared, format!("prepared statement {name} does not exist"))
         .with_hint("PREPARE it first")
-}
-
-fn read_only() -> Error {
-    Error::new(SqlState::ReadOnlyTransaction, "the transaction is READ ONLY").with_hint("BEGIN READ WRITE to write")
-}
-
-fn no_transaction() -> Error {
-    Error::new(SqlState::NoActiveTransaction, "no transaction is open").with_hint("BEGIN one first")
 }
 
 fn single(sql: &str) -> Result<Statement> {
