@@ -397,7 +397,11 @@ impl BatchEncoder {
             let start = encoded.keys.len();
             encoded.keys.extend_from_slice(&prefix);
             for key in &keys {
-                key.values.push_key(row, &mut encoded.keys);
+                if key.nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                    key.values.push_null_key(&mut encoded.keys);
+                } else {
+                    key.values.push_key(row, &mut encoded.keys);
+                }
             }
             let key_bytes = encoded.keys.len() - start;
             if key_bytes > key::KEY_BYTES_MAX {
@@ -538,6 +542,26 @@ impl Column<'_> {
             Column::Uuid(values) => push::push_uuid(out, &uuid(values, row)),
             Column::Text(values) => push::push_bytes(out, values.value(row).as_bytes()),
             Column::Binary(values) => push::push_bytes(out, values.value(row)),
+        }
+    }
+}
+
+impl Column<'_> {
+    /// NULL in the key of an index: zero or empty, whatever the array holds in its place, so that the same row always has
+    /// the same key. Primary keys have none.
+    #[cold]
+    fn push_null_key(&self, out: &mut Vec<u8>) {
+        match self {
+            Column::Missing => unreachable!("key columns are never missing"),
+            Column::Boolean(_) => push::push_bool(out, false),
+            Column::Two(_) => push::push_i16(out, 0),
+            Column::Four(_) => push::push_i32(out, 0),
+            Column::Eight(_) => push::push_i64(out, 0),
+            Column::Float32(_) => push::push_f32(out, 0.0),
+            Column::Float64(_) => push::push_f64(out, 0.0),
+            Column::Decimal(_) => push::push_i128(out, 0),
+            Column::Uuid(_) => push::push_uuid(out, &[0; 16]),
+            Column::Text(_) | Column::Binary(_) => push::push_bytes(out, &[]),
         }
     }
 }

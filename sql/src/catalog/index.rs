@@ -147,8 +147,13 @@ impl TableIndex {
     fn ties(&self, indexed: &[ArrayRef], keys: &EncodedRows) -> ArrayRef {
         let mut ties = BinaryViewBuilder::with_capacity(keys.len());
         for row in 0..keys.len() {
-            let may_repeat = !self.index.nulls_are_equal && indexed.iter().any(|array| array.is_null(row));
-            ties.append_value(if may_repeat { keys.key(row) } else { &[] });
+            let nulls: Vec<u8> = indexed.iter().map(|array| u8::from(array.is_null(row))).collect();
+            // In a key NULL looks like zero, which it is not equal to.
+            ties.append_value(match () {
+                () if !nulls.contains(&1) => &[],
+                () if self.index.nulls_are_equal => nulls.as_slice(),
+                () => keys.key(row),
+            });
         }
         Arc::new(ties.finish())
     }
