@@ -148,13 +148,18 @@ impl Unnester {
 
     /// The same for every other node with one input, which keeps the names of its columns.
     fn expressions(&mut self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let node = match node {
+            LogicalPlan::Aggregate(aggregate) => LogicalPlan::Aggregate(with_groups_once(aggregate)?),
+            node => node,
+        };
         let is_projection = matches!(node, LogicalPlan::Projection(_));
         let mut site = Site::new(node.inputs()[0].clone(), is_projection);
-        let input_columns = site.base().schema().columns();
-        let schema = Arc::clone(node.schema());
-        let first = if matches!(node, LogicalPlan::Window(_)) { input_columns.len() } else { 0 };
+        let columns = node.schema().columns();
+        let of_node = node.expressions();
+        // What expressions make stands last: behind the input's columns, or the several columns of a grouping set.
+        let first = columns.len().saturating_sub(of_node.len());
         let mut exprs = Vec::new();
-        for (at, expr) in node.expressions().into_iter().enumerate() {
+        for (at, expr) in of_node.into_iter().enumerate() {
             let expr = match expr {
                 Expr::GroupingSet(_) if has_subquery(&expr) => {
                     return Err(Error::unsupported("a subquery in GROUPING SETS, ROLLUP or CUBE").into());
@@ -163,7 +168,7 @@ impl Unnester {
                 expr => self.without_subqueries(expr, &mut site)?,
             };
             let is_named = !matches!(node, LogicalPlan::Sort(_)) && !matches!(expr, Expr::GroupingSet(_));
-            exprs.push(if is_named { named_as(expr, &schema.columns()[first + at]) } else { expr });
+            exprs.push(if is_named { named_as(expr, &columns[first + at]) } else { expr });
         }
         if !site.has_joins() {
             return Ok(Transformed::yes(node));
@@ -185,7 +190,7 @@ impl Unnester {
             }
             node => node,
         };
-        Ok(Transformed::yes(columns_of(plan, schema.columns())?))
+        Ok(Transformed::yes(columns_of(plan, columns)?))
     }
 
     fn distinct_on(&mut self, distinct: DistinctOn) -> Result<Transformed<LogicalPlan>> {
@@ -305,6 +310,17 @@ impl Unnester {
         })?;
         Ok(replaced.data)
     }
+}
+
+/// `GROUP BY a, a` as `GROUP BY a`: DataFusion keeps the second expression, but no column for it.
+fn with_groups_once(aggregate: Aggregate) -> Result<Aggregate> {
+    let mut groups: Vec<Expr> = Vec::with_capacity(aggregate.group_expr.len());
+    for group in aggregate.group_expr {
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    Aggregate::try_new_with_schema(aggregate.input, groups, aggregate.aggr_expr, aggregate.schema)
 }
 
 /// VALUES whose cells have subqueries: each row as a query of its own, because DataFusion computes cells before it runs any.
