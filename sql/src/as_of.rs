@@ -18,7 +18,7 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
-use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Constraints;
 use datafusion::datasource::TableType;
 use datafusion::execution::SessionState;
@@ -287,15 +287,5 @@ impl TableProvider for PastTable {
         let config = session.config().clone().with_extension(Arc::new(view));
         let bound = BoundSession { inner: session, config };
         self.inner.scan(&bound, projection, filters, limit).await
-    }
-
-    async fn scan_with_args<'a>(
-        &self,
-        session: &dyn Session,
-        args: ScanArgs<'a>,
-    ) -> datafusion::common::Result<ScanResult> {
-        let projection = args.projection().map(<[usize]>::to_vec);
-        let plan = self.scan(session, projection.as_ref(), args.filters().unwrap_or(&[]), args.limit()).await?;
-        Ok(ScanResult::new(plan))
     }
 }

@@ -98,7 +98,7 @@ impl Reader<'_> {
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Result<()> {
+    fn take(&mut self, byte: u8) -> Result<()> {
         self.skip_blank();
         if self.peek() != Some(byte) {
             return Err(self.error(&format!("expected '{}'", char::from(byte))));
@@ -119,7 +119,7 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, depth: usize) -> Result<JsonObject> {
-        self.expect(b'{')?;
+        self.take(b'{')?;
         let mut members = JsonObject::new();
         self.skip_blank();
         if self.peek() == Some(b'}') {
@@ -134,7 +134,7 @@ impl Reader<'_> {
                 self.at = start;
                 return Err(self.error(&format!("key {key:?} appears twice")));
             }
-            self.expect(b':')?;
+            self.take(b':')?;
             let value = self.value(depth)?;
             members.push((key, value));
             if !self.more(b'}')? {
@@ -227,7 +227,7 @@ impl Reader<'_> {
     }
 
     fn text(&mut self) -> Result<String> {
-        self.expect(b'"')?;
+        self.take(b'"')?;
         let mut text = String::new();
         loop {
             let rest = &self.script[self.at..];

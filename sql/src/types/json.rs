@@ -57,7 +57,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<(String, &str)>> {
     let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
     let mut found = Vec::new();
     reader.skip_blank();
-    reader.expect(b'{')?;
+    reader.take(b'{')?;
     if reader.closes(b'}') {
         return Some(found);
     }
@@ -67,7 +67,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<(String, &str)>> {
         reader.string()?;
         let key = string(&text[start..reader.at])?;
         reader.skip_blank();
-        reader.expect(b':')?;
+        reader.take(b':')?;
         reader.skip_blank();
         let start = reader.at;
         reader.value(0)?;
@@ -75,7 +75,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<(String, &str)>> {
         if reader.closes(b'}') {
             return Some(found);
         }
-        reader.expect(b',')?;
+        reader.take(b',')?;
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn elements(text: &str) -> Option<Vec<&str>> {
     let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
     let mut found = Vec::new();
     reader.skip_blank();
-    reader.expect(b'[')?;
+    reader.take(b'[')?;
     if reader.closes(b']') {
         return Some(found);
     }
@@ -96,7 +96,7 @@ pub(crate) fn elements(text: &str) -> Option<Vec<&str>> {
         if reader.closes(b']') {
             return Some(found);
         }
-        reader.expect(b',')?;
+        reader.take(b',')?;
     }
 }
 
@@ -188,14 +188,14 @@ impl Reader<'_> {
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Option<()> {
+    fn take(&mut self, byte: u8) -> Option<()> {
         (self.peek() == Some(byte)).then(|| self.at += 1)
     }
 
     /// Behind `close`, if that comes next.
     fn closes(&mut self, close: u8) -> bool {
         self.skip_blank();
-        self.expect(close).is_some()
+        self.take(close).is_some()
     }
 
     /// Behind one value.
@@ -224,14 +224,14 @@ impl Reader<'_> {
             if has_keys {
                 self.string()?;
                 self.skip_blank();
-                self.expect(b':')?;
+                self.take(b':')?;
                 self.skip_blank();
             }
             self.value(depth + 1)?;
             if self.closes(close) {
                 return Some(());
             }
-            self.expect(b',')?;
+            self.take(b',')?;
         }
     }
 
@@ -240,7 +240,7 @@ impl Reader<'_> {
     }
 
     fn string(&mut self) -> Option<()> {
-        self.expect(b'"')?;
+        self.take(b'"')?;
         loop {
             let byte = self.peek()?;
             self.at += 1;
@@ -265,15 +265,15 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Option<()> {
-        let _ = self.expect(b'-');
-        if self.expect(b'0').is_none() {
+        let _ = self.take(b'-');
+        if self.take(b'0').is_none() {
             self.digits()?;
         }
-        if self.expect(b'.').is_some() {
+        if self.take(b'.').is_some() {
             self.digits()?;
         }
-        if self.expect(b'e').or_else(|| self.expect(b'E')).is_some() {
-            let _ = self.expect(b'+').or_else(|| self.expect(b'-'));
+        if self.take(b'e').or_else(|| self.take(b'E')).is_some() {
+            let _ = self.take(b'+').or_else(|| self.take(b'-'));
             self.digits()?;
         }
         Some(())
