@@ -240,11 +240,16 @@ impl Pair {
     }
 }
 
-/// What PostgreSQL and Strata refuse at once and SQLite later or never: definitions over tables that are not there, and
-/// values of another type than their column's. Scripts that are made smaller are full of both.
+/// What PostgreSQL and Strata refuse at once and SQLite later or never: views of tables and columns that are not there, DROP
+/// of what a view reads, and values of another type than their column's. Scripts that are made smaller are full of them.
 fn is_checked_early(step: &Step, strata: &Outcome) -> bool {
     let (Step::Write(sql), Outcome::Refused(Class::Other, text)) = (step, strata) else { return false };
-    sql.starts_with("CREATE") && text.contains("42P01") || text.contains("42804")
+    let has_state = |states: &[&str]| states.iter().any(|state| text.contains(state));
+    match sql.split(' ').next() {
+        Some("CREATE") => has_state(&["42P01", "42703", "42804"]),
+        Some("DROP") => has_state(&["2BP01", "42804"]),
+        _ => has_state(&["42804"]),
+    }
 }
 
 /// The rows of the one statement, or how many it wrote.

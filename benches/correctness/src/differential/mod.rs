@@ -57,6 +57,19 @@ struct Difference {
     what: String,
 }
 
+impl Difference {
+    /// Whether `other`, found in a smaller script, is this difference: the same statement fails in the same manner. Without
+    /// what came before it a statement often differs for another reason, which is not the one to look for.
+    fn is_alike(&self, other: &Difference) -> bool {
+        let manner = |difference: &Difference| {
+            let words = difference.what.lines().nth(1).unwrap_or_default().to_owned();
+            let words = words.trim_start_matches(|letter: char| letter.is_ascii_digit());
+            words.split(['(', ';']).next().unwrap_or_default().to_owned()
+        };
+        self.what.lines().next() == other.what.lines().next() && manner(self) == manner(other)
+    }
+}
+
 async fn play(seed: u64, script: &[Step]) -> Result<Counts, Difference> {
     let mut counts = Counts::new();
     let partitions = 1 + (seed % 2) as usize;
@@ -98,11 +111,11 @@ async fn minimise(seed: u64, mut script: Vec<Step>, difference: &Difference) -> 
             let mut candidate = script.clone();
             candidate.drain(at..(at + part).min(script.len()));
             match play(seed, &candidate).await {
-                Err(found) => {
+                Err(found) if difference.is_alike(&found) => {
                     candidate.truncate(found.at + 1);
                     (script, what, dropped) = (candidate, found.what, true);
                 }
-                Ok(_) => at += part,
+                Ok(_) | Err(_) => at += part,
             }
         }
         if clock.monotonic().as_secs() >= MINIMISING_SECONDS || (part == 1 && !dropped) {

@@ -113,8 +113,9 @@ impl Generator {
         let filter = self.predicate(&scope, 1);
         let order: Vec<String> = (1..=items.len()).map(|at| format!("{at} NULLS FIRST")).collect();
         Step::Write(format!(
-            "INSERT INTO {} SELECT {} FROM {} AS s WHERE {filter} ORDER BY {} LIMIT 8",
+            "INSERT INTO {} ({}) SELECT {} FROM {} AS s WHERE {filter} ORDER BY {} LIMIT 8",
             table.name,
+            names(&table, table.columns.len()),
             items.join(", "),
             self.tables[from].name,
             order.join(", ")
