@@ -25,9 +25,6 @@ use dialect::PastDialect;
 use json::JsonInsert;
 use script::{Piece, split};
 
-/// Deepest nesting of expressions and queries; deeper ones are refused before they exhaust the stack.
-const NESTING_MAX: usize = 50;
-
 /// One parsed statement.
 #[derive(Clone, Debug)]
 pub struct Statement {
@@ -173,8 +170,8 @@ fn parse_kind(text: &str) -> Result<Option<Kind>> {
 }
 
 fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
-    shallow::with_room(text, |text| {
-        let mut statement = parse_deep(text)?;
+    shallow::with_room(text, |text, nesting| {
+        let mut statement = parse_deep(text, nesting)?;
         if let Some(statement) = &mut statement {
             precedence::lift_conditions(statement);
             shallow::make_shallow(statement)?;
@@ -183,14 +180,13 @@ fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
     })
 }
 
-fn parse_deep(text: &str) -> Result<Option<ast::Statement>> {
-    let statements = parse_as(&PostgreSqlDialect {}, text).or_else(|error| {
+fn parse_deep(text: &str, nesting: usize) -> Result<Option<ast::Statement>> {
+    let statements = parse_as(&PostgreSqlDialect {}, text, nesting).or_else(|error| {
         // Only what PostgreSQL does not know may be one of our additions; its error is the better one otherwise.
         let reads_past = text.to_ascii_uppercase().contains(" OF ");
-        if reads_past { parse_as(&PastDialect, text).map_err(|_| error) } else { Err(error) }
+        if reads_past { parse_as(&PastDialect, text, nesting).map_err(|_| error) } else { Err(error) }
     });
-    let mut statements =
-        statements.map_err(|error| Error::new(SqlState::Syntax, parser_message(&error.to_string())))?;
+    let mut statements = statements.map_err(|error| refused(&error))?;
     match statements.len() {
         0 => Ok(None),
         1 => Ok(statements.pop()),
@@ -198,8 +194,20 @@ fn parse_deep(text: &str) -> Result<Option<ast::Statement>> {
     }
 }
 
-fn parse_as(dialect: &dyn Dialect, text: &str) -> std::result::Result<Vec<ast::Statement>, ParserError> {
-    Parser::new(dialect).with_recursion_limit(NESTING_MAX).try_with_sql(text)?.parse_statements()
+fn parse_as(
+    dialect: &dyn Dialect,
+    text: &str,
+    nesting: usize,
+) -> std::result::Result<Vec<ast::Statement>, ParserError> {
+    Parser::new(dialect).with_recursion_limit(nesting).try_with_sql(text)?.parse_statements()
+}
+
+/// The parser's error as ours.
+fn refused(error: &ParserError) -> Error {
+    match error {
+        ParserError::RecursionLimitExceeded => shallow::too_complex(),
+        error => Error::new(SqlState::Syntax, parser_message(&error.to_string())),
+    }
 }
 
 /// Parses a piece of SQL written in this crate, such as a query's frame.

@@ -7,8 +7,8 @@ use datafusion::sql::sqlparser::parser::{IsOptional, Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::dialect::PastDialect;
-use super::{NESTING_MAX, identifier, name_parts, precedence, shallow};
-use crate::error::{Error, Result, SqlState, parser_message};
+use super::{identifier, name_parts, precedence, refused, shallow};
+use crate::error::{Error, Result, SqlState};
 
 /// One COPY statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,10 +61,10 @@ pub(crate) enum CopyValue {
 /// # Errors
 /// 42601, 0A000 for COPY … FROM PROGRAM and COPY … WHERE.
 pub(super) fn parse(text: &str) -> Result<Option<CopyStatement>> {
-    shallow::with_room(text, |text| {
-        let syntax = |error: ParserError| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
+    shallow::with_room(text, |text, nesting| {
+        let syntax = |error: ParserError| refused(&error);
         // No alias of a table in the query can be `at`, `before` or `changes`, in exchange for AS OF.
-        let parser = Parser::new(&PastDialect).with_recursion_limit(NESTING_MAX);
+        let parser = Parser::new(&PastDialect).with_recursion_limit(nesting);
         let mut parser = parser.try_with_sql(text).map_err(syntax)?;
         if !parser.parse_keyword(Keyword::COPY) {
             return Ok(None);
