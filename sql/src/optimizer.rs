@@ -7,47 +7,37 @@
 //!
 //! * [`unnesting`]: a subquery as a value, correlated in any way, becomes joins.
 //! * [`null_safe`]: `IS NOT DISTINCT FROM` as the key of a hash join, but only once every other rule has run.
-//! * [`global_aggregates`], [`physical`]: rules of DataFusion kept from what they get wrong, by the [`boundary`].
+//! * [`cross_joins`], [`global_aggregates`], [`single_distinct`]: rules of DataFusion kept from what they get wrong, by
+//!   [`rules`]; the same for physical plans in [`physical`], by the [`boundary`].
 //! * [`single_value`]: the aggregate behind "a scalar subquery has at most one row".
 //!
 //! Deliberately not here: what expressions mean, which is [`crate::expr`]'s.
 
 mod boundary;
+mod cross_joins;
 mod global_aggregates;
 mod null_safe;
 mod physical;
+mod rules;
+mod single_distinct;
 mod single_value;
 mod unnesting;
 
 use std::sync::Arc;
 
-use datafusion::optimizer::{AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
-use global_aggregates::FiltersAbove;
-use null_safe::EqualKeys;
-
 pub(crate) use null_safe::Planner;
+pub(crate) use rules::rules;
 
 /// The rule that comes before all others.
 pub(crate) fn first_analyzer_rule() -> Arc<dyn AnalyzerRule + Send + Sync> {
     Arc::new(unnesting::Unnesting)
 }
 
-/// DataFusion's rules, with ours in place of those that answer wrongly.
-pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let repaired = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
-        match rule.name() {
-            "extract_equijoin_predicate" => Arc::new(EqualKeys(rule)),
-            "push_down_filter" => Arc::new(FiltersAbove(rule)),
-            _ => rule,
-        }
-    };
-    Optimizer::new().rules.into_iter().map(repaired).collect()
-}
-
-/// The same for rules of physical plans.
+/// DataFusion's rules for physical plans, with ours in place of those that answer wrongly.
 pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     physical::repaired(PhysicalOptimizer::new().rules)
 }

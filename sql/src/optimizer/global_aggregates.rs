@@ -4,39 +4,23 @@
 //! `0.5 = 2` after a constant was put in, passes that test always: below `count(*)` it would leave no row to count and yet
 //! one row of result, where the condition above it leaves none. Below ROLLUP the same happens to its totals.
 
-use std::sync::Arc;
-
 use datafusion::common::Result;
 use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-/// DataFusion's rule that moves filters, with this exception.
-#[derive(Debug)]
-pub(super) struct FiltersAbove(pub Arc<dyn OptimizerRule + Send + Sync>);
-
-impl OptimizerRule for FiltersAbove {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if let LogicalPlan::Filter(filter) = &plan
-            && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
-        {
-            let is_global = aggregate.group_expr.is_empty();
-            if is_global || aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-                return Ok(Transformed::no(plan));
-            }
+pub(super) fn rewrite(
+    rule: &dyn OptimizerRule,
+    plan: LogicalPlan,
+    config: &dyn OptimizerConfig,
+) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Filter(filter) = &plan
+        && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
+    {
+        let is_global = aggregate.group_expr.is_empty();
+        if is_global || aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+            return Ok(Transformed::no(plan));
         }
-        self.0.rewrite(plan, config)
     }
+    rule.rewrite(plan, config)
 }

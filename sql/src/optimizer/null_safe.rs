@@ -3,7 +3,7 @@
 //! DataFusion 55 has one switch per join for all of its keys, `NullEqualsNull`, and two of its rules forget it: filters
 //! `a = b` that are moved into such a join become keys of it (`ExtractEquijoinPredicate`), and inner joins beside it are
 //! taken apart and put together again with the switch of the topmost (`EliminateCrossJoin`). Rows with NULL then meet where
-//! they must not. So the switch is set by nobody while these rules run: [`EqualKeys`] keeps `IS NOT DISTINCT FROM` in the
+//! they must not. So the switch is set by nobody while these rules run: [`rewrite`] keeps `IS NOT DISTINCT FROM` in the
 //! condition of the join, and [`with_keys`] makes it a key when the plan is about to be executed.
 
 use std::sync::Arc;
@@ -15,41 +15,28 @@ use datafusion::common::{NullEquality, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
-/// DataFusion's rule that finds keys of joins, kept from null-safe ones.
-#[derive(Debug)]
-pub(super) struct EqualKeys(pub Arc<dyn OptimizerRule + Send + Sync>);
-
-impl OptimizerRule for EqualKeys {
-    fn name(&self) -> &str {
-        self.0.name()
+/// Finds keys with DataFusion's `rule`, but for null-safe ones.
+pub(super) fn rewrite(
+    rule: &dyn OptimizerRule,
+    plan: LogicalPlan,
+    config: &dyn OptimizerConfig,
+) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Join(mut join) = plan else { return Ok(Transformed::no(plan)) };
+    if join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty() {
+        return Ok(Transformed::no(LogicalPlan::Join(join)));
     }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
+    let (kept, rest): (Vec<_>, Vec<_>) =
+        join.filter.take().map(split_conjunction_owned).unwrap_or_default().into_iter().partition(is_null_safe);
+    join.filter = conjunction(rest);
+    let mut rewritten = rule.rewrite(LogicalPlan::Join(join), config)?;
+    if let LogicalPlan::Join(join) = &mut rewritten.data {
+        join.filter = conjunction(join.filter.take().into_iter().chain(kept));
     }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Join(mut join) = plan else { return Ok(Transformed::no(plan)) };
-        if join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty() {
-            return Ok(Transformed::no(LogicalPlan::Join(join)));
-        }
-        let (kept, rest): (Vec<_>, Vec<_>) =
-            join.filter.take().map(split_conjunction_owned).unwrap_or_default().into_iter().partition(is_null_safe);
-        join.filter = conjunction(rest);
-        let mut rewritten = self.0.rewrite(LogicalPlan::Join(join), config)?;
-        if let LogicalPlan::Join(join) = &mut rewritten.data {
-            join.filter = conjunction(join.filter.take().into_iter().chain(kept));
-        }
-        Ok(rewritten)
-    }
+    Ok(rewritten)
 }
 
 fn is_null_safe(expr: &Expr) -> bool {

@@ -4,16 +4,25 @@
 //!   DataFusion 55 looks columns up by name in `FilterRemapper` and in `ProjectionExec::collect_reverse_alias`, and a filter
 //!   on `a.k IS NULL` has ended on the scan of `b`.
 //! * [`Constants`]: a column that is constant in the input of an outer join is not in its output, where rows without a
-//!   partner have NULL. `EquivalenceGroup::join` keeps it, and an ORDER BY of that column is dropped.
+//!   partner have NULL. `EquivalenceGroup::join` keeps it, and an ORDER BY of that column is dropped. And a constant of one
+//!   input of UNION ALL is none of the union; that `f(constant)` need not be sorted is forgotten on the way there.
+//! * [`CertainBounds`]: what is only estimated is no bound. `FilterExec` narrows estimated bounds by its condition, and
+//!   takes a column for constant where they meet: one segment full of sevens, and fresh rows with anything.
+//! * [`SortedEnough`]: sorts that were dropped for a constant are put back where a later rule lost sight of the constant.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{JoinType, Result};
+use datafusion::common::{JoinType, Result, Statistics};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::boundary::Boundary;
@@ -23,14 +32,21 @@ type Plan = Arc<dyn ExecutionPlan>;
 
 /// `rules`, repaired.
 pub(super) fn repaired(rules: Vec<Rule>) -> Vec<Rule> {
-    let mut repaired: Vec<Rule> = Vec::with_capacity(rules.len() + 1);
+    let mut repaired: Vec<Rule> = Vec::with_capacity(rules.len() + 2);
+    // Answers from statistics, so after estimates are gone, which the order of joins is chosen by.
+    let mut answers: Option<Rule> = None;
     for rule in rules {
-        // Sides are settled once it has run, and nothing was concluded from constants yet.
-        let is_last_to_swap = rule.name() == "join_selection";
-        let moves_filters = rule.name().starts_with("FilterPushdown");
-        repaired.push(if moves_filters { Arc::new(UniqueNames(rule)) } else { rule });
-        if is_last_to_swap {
-            repaired.push(Arc::new(Constants));
+        match rule.name() {
+            "aggregate_statistics" => answers = Some(rule),
+            "join_selection" => {
+                repaired.push(rule);
+                repaired.push(Arc::new(CertainBounds));
+                repaired.push(Arc::new(Constants));
+                repaired.extend(answers.take());
+            }
+            "SanityCheckPlan" => repaired.push(Arc::new(SortedEnough(rule))),
+            name if name.starts_with("FilterPushdown") => repaired.push(Arc::new(UniqueNames(rule))),
+            _ => repaired.push(rule),
         }
     }
     repaired
@@ -85,14 +101,16 @@ impl PhysicalOptimizerRule for UniqueNames {
     }
 }
 
-/// Puts the inputs of outer joins that have constants behind boundaries.
+/// Puts the inputs of outer joins and unions that have constants behind boundaries.
 #[derive(Debug)]
 struct Constants;
 
 impl PhysicalOptimizerRule for Constants {
     fn optimize(&self, plan: Plan, _: &ConfigOptions) -> Result<Plan> {
         let loses_constants = |node: &Plan, at: usize| {
+            let is_union = node.is::<UnionExec>();
             let side = match join_type(node) {
+                _ if is_union => Some(at),
                 Some(JoinType::Left) => Some(1),
                 Some(JoinType::Right) => Some(0),
                 Some(JoinType::Full) => Some(at),
@@ -104,11 +122,73 @@ impl PhysicalOptimizerRule for Constants {
     }
 
     fn name(&self) -> &'static str {
-        "constants_of_outer_joins"
+        "constants_of_inputs"
     }
 
     fn schema_check(&self) -> bool {
         true
+    }
+}
+
+/// Scans without bounds that are not exact.
+#[derive(Debug)]
+struct CertainBounds;
+
+impl PhysicalOptimizerRule for CertainBounds {
+    fn optimize(&self, plan: Plan, _: &ConfigOptions) -> Result<Plan> {
+        let certain = plan.transform_up(|node| {
+            let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+            let Some(config) = scan.and_then(|source| source.downcast_ref::<FileScanConfig>()) else {
+                return Ok(Transformed::no(node));
+            };
+            let Some(statistics) = certain(config.statistics()) else { return Ok(Transformed::no(node)) };
+            let config = FileScanConfigBuilder::from(config.clone()).with_statistics(statistics).build();
+            Ok(Transformed::yes(DataSourceExec::from_data_source(config) as Plan))
+        })?;
+        Ok(certain.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "certain_bounds"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Without estimated bounds; nothing if there are none.
+fn certain(mut statistics: Statistics) -> Option<Statistics> {
+    let mut has_changed = false;
+    for column in &mut statistics.column_statistics {
+        for bound in [&mut column.min_value, &mut column.max_value] {
+            if matches!(bound, Precision::Inexact(_)) {
+                *bound = Precision::Absent;
+                has_changed = true;
+            }
+        }
+    }
+    has_changed.then_some(statistics)
+}
+
+/// The check of the finished plan, which may have its sorts put back once.
+#[derive(Debug)]
+struct SortedEnough(Rule);
+
+impl PhysicalOptimizerRule for SortedEnough {
+    fn optimize(&self, plan: Plan, config: &ConfigOptions) -> Result<Plan> {
+        self.0.optimize(Arc::clone(&plan), config).or_else(|_| {
+            let sorted = EnsureRequirements::new().optimize(plan, config)?;
+            self.0.optimize(sorted, config)
+        })
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
     }
 }
 

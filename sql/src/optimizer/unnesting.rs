@@ -126,13 +126,14 @@ impl Unnester {
             if !has_subquery(&part) {
                 first.push(part);
             } else if plain::is_plain_condition(&part, &schema)? {
-                kept.push(part);
+                kept.push(self.with_named_column(part)?);
             } else {
                 open.push(part);
             }
         }
         if open.is_empty() {
-            return Ok(Transformed::yes(LogicalPlan::Filter(filter)));
+            let condition = conjunction(first.into_iter().chain(kept)).unwrap_or_default();
+            return Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(condition, filter.input)?)));
         }
         let base = filtered(Arc::unwrap_or_clone(filter.input), first)?;
         let mut site = Site::new(base, true);
@@ -146,7 +147,19 @@ impl Unnester {
         Ok(Transformed::yes(columns_of(plan, schema.columns())?))
     }
 
-    /// The same for every other node with one input, which keeps the names of its columns.
+    /// Of `a IN (SELECT …)` that stays: its column by a name that no other has. A cast of it is called as before the cast, and
+    /// DataFusion puts the columns beside it that the condition of the join reads.
+    fn with_named_column(&mut self, mut part: Expr) -> Result<Expr> {
+        if let Expr::InSubquery(within) = &mut part
+            && !free(&within.subquery.subquery)?.is_empty()
+        {
+            let named = plain::with_column_called(&within.subquery.subquery, self.name())?;
+            within.subquery.subquery = Arc::new(named);
+        }
+        Ok(part)
+    }
+
+    /// As [`Unnester::filter`], for every other node with one input, which keeps the names of its columns.
     fn expressions(&mut self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let node = match node {
             LogicalPlan::Aggregate(aggregate) => LogicalPlan::Aggregate(with_groups_once(aggregate)?),

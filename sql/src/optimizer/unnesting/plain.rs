@@ -4,11 +4,12 @@
 //! NULL, and several shapes are refused only when the plan is executed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Subquery};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, LogicalPlan, Operator, Projection, Subquery};
 
 use super::references::{free, has_reference, has_subquery};
 
@@ -22,6 +23,15 @@ pub(super) fn is_plain_condition(condition: &Expr, schema: &DFSchema) -> Result<
         Expr::InSubquery(within) => is_plain_body(&within.subquery, schema),
         _ => Ok(false),
     }
+}
+
+/// The query of one column, which is called `name`.
+pub(super) fn with_column_called(body: &Arc<LogicalPlan>, name: String) -> Result<LogicalPlan> {
+    let (column, input) = match body.as_ref() {
+        LogicalPlan::Projection(projection) => (projection.expr[0].clone().unalias(), Arc::clone(&projection.input)),
+        _ => (Expr::from(body.schema().qualified_field(0)), Arc::clone(body)),
+    };
+    Ok(LogicalPlan::Projection(Projection::try_new(vec![column.alias(name)], input)?))
 }
 
 /// Projections over filters over what reads nothing of the outside.
