@@ -19,7 +19,7 @@ use strata_oltp::inspect::tail::{TailCommit, newest_rows};
 use strata_oltp::inspect::{Dump, TailEvent, WalTail};
 use strata_oltp::iter::VersionKind;
 use strata_oltp::repair::{Effect, Loss, RepairOptions};
-use strata_oltp::row::{RowCodec, Value};
+use strata_oltp::row::{Interval, RowCodec, Value};
 use strata_oltp::{Options, TableId};
 use strata_sql::TableDefinition;
 
@@ -239,7 +239,11 @@ fn as_json(value: &Value<'_>) -> Json {
         // Unscaled, and as text, because JSON readers round large numbers.
         Value::Decimal128(value) => json!(value.to_string()),
         Value::Text(value) => json!(value),
-        Value::Binary(value) => json!(hex(value)),
+        // A list is shown as it is stored, because its kind of elements is not known here.
+        Value::Binary(value) | Value::List(value) => json!(hex(value)),
         Value::Uuid(value) => json!(hex(value)),
+        Value::Interval(Interval { months, days, micros }) => {
+            json!({ "months": months, "days": days, "microseconds": micros })
+        }
     }
 }

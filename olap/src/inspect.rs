@@ -7,8 +7,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
 use arrow::array::types::UInt64Type;
+use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use parquet::file::metadata::ParquetMetaData;
 use strata_oltp::cold::SegmentRecord;
@@ -26,6 +26,8 @@ use crate::delete_vector::{self, Contents, Marks, Sealed};
 use crate::segment::file::{SUM_BLOCK_BYTES, checksum};
 use crate::segment::keys::{FOOTER_BYTES, KeyFile, KeyIndex};
 use crate::segment::meta::SegmentMeta;
+use crate::segment::spans::{INTERVAL, is_interval_group};
+use crate::segment::stored::StoredColumn;
 use crate::segment::{Segment, SegmentContext};
 use crate::{error, repair};
 
@@ -76,7 +78,10 @@ pub(crate) fn schema_of(
         columns.push(Column { id, field: Field::new(field.name(), data_type, field.is_nullable()) });
     }
     let sorting = parquet.row_groups().first().and_then(|group| group.sorting_columns());
-    let keys = sorting.into_iter().flatten().map(|column| usize::try_from(column.column_idx).unwrap_or(usize::MAX));
+    // Keys are sorted by their leaves, of which a column may have several.
+    let root = |leaf: usize| if leaf < descriptor.num_columns() { descriptor.get_column_root_idx(leaf) } else { leaf };
+    let leaf = |index: i32| usize::try_from(index).unwrap_or(usize::MAX);
+    let keys = sorting.into_iter().flatten().map(|column| root(leaf(column.column_idx)));
     TableSchema::new(table, version, columns, keys.collect())
 }
 
@@ -86,6 +91,8 @@ fn in_memory(data_type: &DataType) -> DataType {
         DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
         DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
         DataType::Timestamp(_, Some(_)) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        group if is_interval_group(group) => INTERVAL,
+        DataType::List(item) => DataType::new_list(in_memory(item.data_type()), true),
         other => other.clone(),
     }
 }
@@ -211,6 +218,7 @@ fn check_rows(segment: &Arc<Segment>, faults: &mut Vec<Fault>) -> Result<()> {
     let keys_path = path.with_extension("keys");
     let mut push = |kind, path: &Path, what: String| faults.push(Fault::new(kind, path, 0, what));
     let encoder = BatchEncoder::new(&schema);
+    let columns = segment.stored_columns(&schema)?;
     let all: Vec<usize> = (0..=segment.seqno_column()).collect();
     let mut last: Option<(Vec<u8>, SeqNo)> = None;
     for group in 0..segment.row_group_count() {
@@ -219,8 +227,10 @@ fn check_rows(segment: &Arc<Segment>, faults: &mut Vec<Fault>) -> Result<()> {
         let seqnos =
             seqnos.as_primitive_opt::<UInt64Type>().ok_or_else(|| segment.corrupt("commits are no numbers"))?;
         let rows = segment.row_group_rows(group);
-        let arrays: Vec<_> = arrays.into_iter().map(Some).collect();
-        let encoded = encoder.encode_columns(&arrays, (rows.end - rows.start) as usize)?;
+        let row_count = (rows.end - rows.start) as usize;
+        let values = |(column, array): (&StoredColumn, ArrayRef)| column.values(Some(array), row_count).map(Some);
+        let arrays = columns.iter().zip(arrays).map(values).collect::<Result<Vec<_>>>()?;
+        let encoded = encoder.encode_columns(&arrays, row_count)?;
         let (oldest, newest) = segment.seqno_range(group);
         let mut index_faults = 0;
         for (at, position) in rows.clone().enumerate() {

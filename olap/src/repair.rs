@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::types::UInt64Type;
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
@@ -25,6 +25,7 @@ use strata_oltp::iter::VecCursor;
 use strata_oltp::key::table_of;
 use strata_oltp::memory::MemoryBudget;
 use strata_oltp::repair::{Effect, Loss};
+use strata_oltp::schema::Column;
 use strata_oltp::{Error, FileId, FileKind, Result, SeqNo, TableId, TableSchema};
 
 use crate::convert::batch::{BatchEncoder, EncodedRows};
@@ -35,6 +36,7 @@ use crate::segment::file::{SUM_BLOCK_BYTES, SegmentFile, checksum};
 use crate::segment::keys::{KeyIndex, stored_sums};
 use crate::segment::meta::SegmentMeta;
 use crate::segment::reader::Chunks;
+use crate::segment::spans;
 use crate::tier::{Store, StoreOptions};
 
 /// Memory for writing one segment: two row groups and their pages.
@@ -308,7 +310,11 @@ impl Salvage<'_> {
         let count = schema.columns.len();
         let seqnos = batch.column(count).as_primitive_opt::<UInt64Type>().ok_or_else(|| corrupt("no commits"))?;
         let seqnos: Vec<SeqNo> = seqnos.values().iter().map(|seqno| SeqNo(*seqno)).collect();
-        let columns: Vec<_> = batch.columns()[..count].iter().cloned().map(Some).collect();
+        let values = |(column, array): (&Column, &ArrayRef)| match column.field.data_type() {
+            &spans::INTERVAL => spans::from_file(array).map(Some),
+            _ => Ok(Some(Arc::clone(array))),
+        };
+        let columns = schema.columns.iter().zip(batch.columns()).map(values).collect::<Result<Vec<_>>>()?;
         let rows = BatchEncoder::new(schema).encode_columns(&columns, batch.num_rows())?;
         let mut before = last.map(|(key, seqno)| (key.as_slice(), *seqno));
         for (row, seqno) in seqnos.iter().enumerate() {
@@ -378,8 +384,9 @@ fn read_group(bytes: &Bytes, parquet: &Arc<ParquetMetaData>, schema: &TableSchem
     let inferred =
         parquet::arrow::parquet_to_arrow_schema(parquet.file_metadata().schema_descr(), None).map_err(failed)?;
     let typed = inferred.fields().iter().enumerate().map(|(index, field)| {
-        let data_type = schema.columns.get(index).map_or(field.data_type(), |column| column.field.data_type());
-        Field::new(field.name(), data_type.clone(), field.is_nullable()).with_metadata(field.metadata().clone())
+        let recorded = schema.columns.get(index).map(|column| spans::file_type(column.field.data_type()));
+        let data_type = recorded.unwrap_or_else(|| field.data_type().clone());
+        Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone())
     });
     let typed = Arc::new(Schema::new(typed.collect::<Vec<_>>()));
     let options = ArrowReaderOptions::new().with_schema(Arc::clone(&typed));

@@ -13,16 +13,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use harness::{MapCursor, Versions, encode, wide_table};
+use arrow::datatypes::DataType;
+use harness::{MapCursor, Versions, encode, nested_table, wide_table};
 use strata_olap::convert::batch::BatchEncoder;
 use strata_olap::{ColdState, Store, StoreOptions};
 use strata_oltp::cold::{ColdJob, SegmentRecord};
 use strata_oltp::env::os::OsEnv;
 use strata_oltp::memory::MemoryBudget;
-use strata_oltp::row::OwnedValue;
-use strata_oltp::{ColdTier, FileId, SeqNo, TableId};
+use strata_oltp::row::{Interval, OwnedValue, Value, ValueKind, list};
+use strata_oltp::{ColdTier, FileId, Location, SeqNo, TableId, TableSchema};
 
 const META_V1: &str = include_str!("../../data/compat/v1/segments/0000000003.meta.hex");
+const META_OF_LISTS: &str = include_str!("../../data/compat/v1/segments/0000000005.meta.hex");
 
 fn store() -> Arc<Store> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/compat/v1");
@@ -70,14 +72,64 @@ fn value(at: usize, key: i64, seqno: i64) -> OwnedValue {
     }
 }
 
-fn record_v1() -> SegmentRecord {
-    let text: String = META_V1.lines().filter(|line| !line.starts_with('#')).collect();
+/// Forty keys of a table with lists and intervals, which version 1 got later.
+fn versions_of_lists() -> Versions {
+    let schema = nested_table();
+    let nested = |data_type: &DataType, key: i64| match data_type {
+        DataType::List(item) => {
+            let kind = ValueKind::of(item.data_type()).unwrap();
+            let at = scalar_at(item.data_type());
+            let elements: Vec<OwnedValue> = (0..key % 4).map(|n| nullable(at, key + n, 10)).collect();
+            let elements: Vec<Value<'_>> = elements.iter().map(OwnedValue::as_value).collect();
+            let mut bytes = Vec::new();
+            list::encode(kind, &elements, &mut bytes).unwrap();
+            OwnedValue::List(bytes)
+        }
+        DataType::Interval(_) => OwnedValue::Interval(Interval {
+            months: key as i32 - 20,
+            days: 7 - key as i32,
+            micros: key * 1_000_003 - 5_000_000,
+        }),
+        other => value(scalar_at(other), key, 10),
+    };
+    let mut versions = Versions::new();
+    for key in 0..40_i64 {
+        let columns = schema.columns.iter().enumerate().map(|(at, column)| match column.field.is_nullable() {
+            true if (key as usize + at).is_multiple_of(3) => OwnedValue::Null,
+            _ => nested(column.field.data_type(), key),
+        });
+        let (full_key, row) = encode(&schema, &columns.collect::<Vec<_>>());
+        versions.insert((full_key, Reverse(SeqNo(10))), Some(row));
+    }
+    versions
+}
+
+/// Which of the columns of [`value`] has the type.
+fn scalar_at(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::Int32 => 1,
+        DataType::Utf8View => 0,
+        DataType::Float64 => 8,
+        DataType::Boolean => 4,
+        DataType::Decimal128(..) => 9,
+        DataType::BinaryView => 11,
+        DataType::FixedSizeBinary(_) => 3,
+        _ => 14,
+    }
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let text: String = hex.lines().filter(|line| !line.starts_with('#')).collect();
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+fn record_v1() -> SegmentRecord {
     SegmentRecord {
         segment: FileId(3),
         table: TableId(7),
-        meta: digits.chunks(2).map(byte).collect(),
+        meta: bytes_of(META_V1),
         marks: Some(FileId(4)),
         marks_through: SeqNo(30),
     }
@@ -112,16 +164,46 @@ fn a_segment_of_version_1() {
     assert_eq!((segment.marks().count(), segment.visible_rows(SeqNo(20))), (10, Some(40)));
 }
 
+#[test]
+fn a_segment_of_version_1_with_lists_and_intervals() {
+    let (store, schema) = (store(), nested_table());
+    let record = SegmentRecord {
+        segment: FileId(5),
+        table: TableId(7),
+        meta: bytes_of(META_OF_LISTS),
+        marks: None,
+        marks_through: SeqNo(30),
+    };
+    let view = store.restore(&[record]).unwrap();
+    assert_eq!(store.verify(view.as_ref()).unwrap(), 1);
+    for (position, ((key, seqno), row)) in versions_of_lists().into_iter().enumerate() {
+        let location = Location { segment: FileId(5), position: position as u32 };
+        assert_eq!(view.locate(schema.table, &key, SeqNo::MAX).unwrap(), Some((location, seqno.0)));
+        assert_eq!(Some(view.read_row(&schema, location).unwrap()), row);
+    }
+}
+
 /// How the fixture was made; prints the description for the `.meta.hex` file beside it.
 #[test]
 #[ignore = "writes the fixture of a new format version"]
 fn write_the_fixture() {
+    write_segment(wide_table(), &versions_v1(), 3);
+}
+
+/// The same for the one with lists and intervals.
+#[test]
+#[ignore = "writes the fixture of a new format version"]
+fn write_the_fixture_of_lists() {
+    write_segment(nested_table(), &versions_of_lists(), 5);
+}
+
+fn write_segment(schema: Arc<TableSchema>, versions: &Versions, id: u64) {
     let store = store();
     let view = store.restore(&[]).unwrap();
-    let next = std::sync::atomic::AtomicU64::new(3);
+    let next = std::sync::atomic::AtomicU64::new(id);
     let job = ColdJob {
-        schema: wide_table(),
-        versions: MapCursor::boxed(&versions_v1()),
+        schema,
+        versions: MapCursor::boxed(versions),
         newer: MapCursor::boxed(&Versions::new()),
         segments: Vec::new(),
         watermark: SeqNo::ZERO,

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
 
 use crate::error::{Error, Result};
 use evolution::Evolution;
@@ -78,7 +78,7 @@ impl TableSchema {
     /// Checks and builds a schema.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a type cannot be stored, a key column is missing or repeated, or there is no
+    /// [`Error::Invalid`] if a type cannot be stored, a key column is missing, repeated or of a type that keys cannot hold, or there is no
     /// key at all; if a name or column number is used twice; if there are more than [`COLUMNS_MAX`] columns or the table number is the reserved `u32::MAX`.
     pub fn new(table: TableId, version: u16, columns: Vec<Column>, primary_key: Vec<usize>) -> Result<TableSchema> {
         if table.0 == u32::MAX {
@@ -103,6 +103,10 @@ impl TableSchema {
                 columns.get(position).ok_or_else(|| Error::Invalid(format!("key column {position} does not exist")))?;
             if primary_key[..at].contains(&position) {
                 return Err(Error::Invalid(format!("key column {} is repeated", column.field.name())));
+            }
+            if !is_key_type(column.field.data_type()) {
+                let (name, data_type) = (column.field.name(), column.field.data_type());
+                return Err(Error::Invalid(format!("key column {name} has type {data_type}, which keys cannot hold")));
             }
         }
         let arrow = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
@@ -154,10 +158,23 @@ pub fn is_storable(data_type: &DataType) -> bool {
         | DataType::Timestamp(TimeUnit::Microsecond, _)
         | DataType::Utf8View
         | DataType::BinaryView
-        | DataType::FixedSizeBinary(16) => true,
+        | DataType::FixedSizeBinary(16)
+        | DataType::Interval(IntervalUnit::MonthDayNano) => true,
+        // The item's name and nullability are not stored, so there is one legal form of them.
+        DataType::List(item) => {
+            let data_type = item.data_type();
+            is_key_type(data_type) && is_storable(data_type) && **item == Field::new_list_field(data_type.clone(), true)
+        }
         DataType::Decimal128(precision, scale) => {
             (1..=38).contains(precision) && (0..=38).contains(scale) && *scale <= i8::try_from(*precision).unwrap_or(0)
         }
         _ => false,
     }
+}
+
+/// Whether values of the storable type `data_type` can be in a key, and in a list: neither lists nor intervals can, because
+/// their bytes in a key would have to sort as SQL compares them.
+#[must_use]
+pub fn is_key_type(data_type: &DataType) -> bool {
+    !data_type.is_nested() && !matches!(data_type, DataType::Interval(_))
 }

@@ -8,9 +8,9 @@
 //! change of an encoder goes unnoticed; a mismatch prints the bytes that are written now.
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails; clippy knows only test functions themselves")]
 
-use arrow_schema::{DataType, Field, TimeUnit};
+use arrow_schema::{DataType, Field, IntervalUnit, TimeUnit};
 use strata_oltp::key::{IndexId, KeyCodec};
-use strata_oltp::row::{OwnedValue, RowCodec, RowRef, Value};
+use strata_oltp::row::{Interval, OwnedValue, RowCodec, RowRef, Value, ValueKind, list};
 use strata_oltp::schema::{Column, ColumnId, TableId, TableSchema};
 
 /// The records of a `.hex` fixture.
@@ -168,6 +168,79 @@ fn row_v1_is_read() {
         let row = RowRef::new(&codec, bytes).unwrap();
         assert_eq!(text(&owned(&row.values().unwrap())), text(&owned(&values)));
     }
+}
+
+/// Lists and intervals, which version 1 of both formats got later: a key, and two columns of each kind.
+fn schema_of_lists() -> TableSchema {
+    let list = |item| DataType::new_list(item, true);
+    let types = [
+        list(DataType::Int32),
+        list(DataType::Utf8View),
+        list(DataType::Boolean),
+        list(DataType::Decimal128(15, 2)),
+        list(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        DataType::Interval(IntervalUnit::MonthDayNano),
+    ];
+    let fields = types.into_iter().enumerate().flat_map(|(at, data_type)| {
+        [Field::new(format!("c{at}"), data_type.clone(), false), Field::new(format!("n{at}"), data_type, true)]
+    });
+    let key = Field::new("key", DataType::Int64, false);
+    let columns = std::iter::once(key).chain(fields).zip(1..).map(|(field, id)| Column { id: ColumnId(id), field });
+    TableSchema::new(TableId(9), 3, columns.collect(), vec![0]).unwrap()
+}
+
+fn list(kind: ValueKind, elements: &[Value<'_>]) -> OwnedValue {
+    let mut bytes = Vec::new();
+    list::encode(kind, elements, &mut bytes).unwrap();
+    OwnedValue::List(bytes)
+}
+
+/// Rows of [`schema_of_lists`]: lists that are empty, with NULLs and of nine elements, so that the bitmap has two bytes.
+fn rows_of_lists() -> Vec<Vec<OwnedValue>> {
+    let interval = |months, days, micros| OwnedValue::Interval(Interval { months, days, micros });
+    let many: Vec<Value<'_>> =
+        (0..9).map(|at| if at % 4 == 3 { Value::Null } else { Value::Int32(at * 1000 - 3) }).collect();
+    let columns = [
+        (list(ValueKind::Int32, &[]), list(ValueKind::Int32, &many)),
+        (
+            list(ValueKind::Text, &[Value::Null]),
+            list(ValueKind::Text, &[Value::Text("grüße"), Value::Null, Value::Text("")]),
+        ),
+        (list(ValueKind::Boolean, &[]), list(ValueKind::Boolean, &[Value::Boolean(true), Value::Null])),
+        (list(ValueKind::Decimal128, &[]), list(ValueKind::Decimal128, &[Value::Decimal128(-12_345)])),
+        (list(ValueKind::Timestamp, &[]), list(ValueKind::Timestamp, &[Value::Timestamp(-1), Value::Null])),
+        (interval(0, 0, 0), interval(-14, 31, -1_000_001)),
+    ];
+    let row = |key, pick: fn(&(OwnedValue, OwnedValue)) -> [OwnedValue; 2]| {
+        std::iter::once(OwnedValue::Int64(key)).chain(columns.iter().flat_map(pick)).collect()
+    };
+    vec![
+        row(1, |c| [c.0.clone(), OwnedValue::Null]),
+        row(2, |c| [c.1.clone(), c.0.clone()]),
+        row(3, |c| [c.1.clone(), c.1.clone()]),
+    ]
+}
+
+#[test]
+fn lists_and_intervals_are_read() {
+    let fixture = records(include_str!("../../data/compat/v1/lists.hex"));
+    let schema = schema_of_lists();
+    let codec = RowCodec::new(&schema);
+    let mut written = vec![hex(&schema.to_bytes())];
+    for row in rows_of_lists() {
+        let mut out = Vec::new();
+        codec.encode(&row.iter().map(OwnedValue::as_value).collect::<Vec<_>>(), &mut out).unwrap();
+        written.push(hex(&out));
+    }
+    assert_eq!(written, fixture.iter().map(|r| hex(r)).collect::<Vec<_>>());
+    assert_eq!(TableSchema::from_bytes(&fixture[0]).unwrap(), schema);
+    for (bytes, values) in fixture[1..].iter().zip(rows_of_lists()) {
+        let row = RowRef::new(&codec, bytes).unwrap();
+        assert_eq!(owned(&row.values().unwrap()), values);
+    }
+    let row = RowRef::new(&codec, &fixture[3]).unwrap();
+    let texts = list::ListRef::new(ValueKind::Text, row.variable(3)).unwrap();
+    assert_eq!([texts.get(0).unwrap(), texts.get(1).unwrap()], [Value::Text("grüße"), Value::Null]);
 }
 
 /// Primary keys of the rows, then keys of an index over every column.

@@ -8,6 +8,7 @@
 //! * [`spelling`]: what the planner cannot read is said in other words: `~x`, `mod(a, b)`, `INTERVAL '1 day 02:03'`.
 //! * [`operators`]: operators whose types DataFusion would get wrong: intervals times numbers, constants of unknown type.
 //! * [`literals`]: a whole number that fits is an INTEGER; constants take the type of what they are compared with.
+//! * [`arrays`]: arrays, their operators and functions.
 //! * [`semantics`]: after coercion, when all types are known: checked arithmetic, exact division, casts.
 //!
 //! * [`laziness`]: what may fail is not computed for rows that a filter leaves out.
@@ -18,6 +19,7 @@
 
 mod aggregate;
 mod arithmetic;
+mod arrays;
 mod conversion;
 mod division;
 mod function;

@@ -21,7 +21,7 @@ use crate::dml::cells::Cell;
 use crate::error::{Error, Result, SqlState};
 use crate::point::{Parameters, Point};
 use crate::statement::{Kind, Statement};
-use crate::types::sql_name;
+use crate::types::{sql_name, write_text};
 
 /// A statement with places for parameters. Its copies share what it was compiled to.
 #[derive(Clone)]
@@ -219,6 +219,11 @@ fn literal(value: &ScalarValue) -> Result<ast::Expr> {
         data_type => {
             let text = match data_type {
                 DataType::Binary | DataType::BinaryView | DataType::LargeBinary => format!("\\x{}", text()?),
+                DataType::List(_) | DataType::Interval(_) => {
+                    let mut text = String::new();
+                    write_text(array.as_ref(), 0, &mut text)?;
+                    text
+                }
                 _ => text()?,
             };
             let name = sql_name(data_type);

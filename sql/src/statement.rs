@@ -6,6 +6,7 @@
 //!
 //! Deliberately not here: whether names exist and types fit, which depends on the transaction the statement runs in.
 
+mod array_types;
 pub(crate) mod copy;
 mod dialect;
 pub(crate) mod json;
@@ -184,7 +185,13 @@ fn parse_deep(text: &str, nesting: usize) -> Result<Option<ast::Statement>> {
     let statements = parse_as(&PostgreSqlDialect {}, text, nesting).or_else(|error| {
         // Only what PostgreSQL does not know may be one of our additions; its error is the better one otherwise.
         let reads_past = text.to_ascii_uppercase().contains(" OF ");
-        if reads_past { parse_as(&PastDialect, text, nesting).map_err(|_| error) } else { Err(error) }
+        if reads_past {
+            return parse_as(&PastDialect, text, nesting).map_err(|_| error);
+        }
+        match array_types::parse(&PostgreSqlDialect {}, text, nesting) {
+            Some(Ok(statements)) => Ok(statements),
+            _ => Err(error),
+        }
     });
     let mut statements = statements.map_err(|error| refused(&error))?;
     match statements.len() {

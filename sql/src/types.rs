@@ -11,10 +11,11 @@
 //! | DATE, TIME, TIMESTAMP, TIMESTAMPTZ | Date32, Time64, Timestamp | microseconds; TIMESTAMPTZ in UTC |
 //! | UUID | `FixedSizeBinary(16)` | |
 //! | JSON, JSONB | `Utf8View` | checked and kept as written; extension type `arrow.json` |
+//! | `T[]`, T ARRAY | List of any of these but JSON | one dimension, from 1; sizes are not checked, as in PostgreSQL |
 //!
 //! JSONB is another name of JSON: members keep their order and their blanks, and two documents are equal as texts only.
 //!
-//! Refused: unsigned integers, INTERVAL and arrays as columns, and everything else, with SQLSTATE 0A000.
+//! Refused: unsigned integers, INTERVAL as a column, arrays of arrays, and everything else, with SQLSTATE 0A000.
 //!
 //! Text is read by [`input`] and written by [`output`], wherever it comes from and goes to: constants, casts, INSERT, the
 //! wire. [`assign`] follows PostgreSQL's assignment casts: numbers convert among themselves with rounding and a range check,
@@ -38,7 +39,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::error::{Error, Result, SqlState};
 
-pub(crate) use assign::{Origin, assign, check_length};
+pub(crate) use assign::{Origin, assign, check_length, with_elements};
 pub(crate) use input::{read_texts, text_views};
 pub(crate) use output::texts;
 pub use output::write_text;
@@ -121,12 +122,29 @@ pub(crate) fn column_type(sql: &ast::DataType) -> Result<ColumnType> {
             DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
         }
         Sql::Uuid => DataType::FixedSizeBinary(16),
+        Sql::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _) | ast::ArrayElemTypeDef::AngleBracket(inner)) => {
+            let ColumnType { data_type, chars_max } = element_type(inner)?;
+            return Ok(ColumnType { data_type: DataType::new_list(data_type, true), chars_max });
+        }
         Sql::Custom(name, _) => {
             return Err(Error::new(SqlState::UndefinedObject, format!("type {name} does not exist")));
         }
         other => return Err(Error::unsupported(format!("type {other}"))),
     };
     Ok(ColumnType { data_type, chars_max: None })
+}
+
+/// The type of an array's elements.
+fn element_type(sql: &ast::DataType) -> Result<ColumnType> {
+    match sql {
+        ast::DataType::Array(_) => {
+            Err(Error::unsupported("an array of arrays").with_hint("arrays have one dimension here"))
+        }
+        ast::DataType::JSON | ast::DataType::JSONB => {
+            Err(Error::unsupported(format!("an array of {sql}")).with_hint("JSON has arrays of its own"))
+        }
+        other => column_type(other),
+    }
 }
 
 /// The storable type that holds every value of an expression of type `data_type`, if there is one.
@@ -151,6 +169,11 @@ pub(crate) fn stored_type(data_type: &DataType) -> Option<DataType> {
         {
             DataType::Decimal128(*precision, *scale)
         }
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            let item = stored_type(item.data_type()).filter(strata_oltp::schema::is_key_type)?;
+            DataType::new_list(item, true)
+        }
+        DataType::Interval(_) => return None,
         other if strata_oltp::schema::is_storable(other) => other.clone(),
         _ => return None,
     })
@@ -208,11 +231,13 @@ impl TypePlanner for ColumnTypes {
             Sql::Interval { .. } => nullable(interval::INTERVAL),
             Sql::JSON | Sql::JSONB => json_field(nullable(DataType::Utf8View)),
             Sql::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _) | ast::ArrayElemTypeDef::AngleBracket(inner)) => {
-                let item = match self.plan_type_field(inner)? {
-                    Some(item) => item.data_type().clone(),
-                    None => return Ok(None),
-                };
-                nullable(DataType::new_list(item, true))
+                if !matches!(**inner, Sql::Interval { .. }) {
+                    element_type(inner)?;
+                }
+                let Some(item) = self.plan_type_field(inner)? else { return Ok(None) };
+                let list = nullable(DataType::new_list(item.data_type().clone(), true));
+                // VARCHAR(n) and NUMERIC say more than their type.
+                list.with_metadata(item.metadata().clone())
             }
             _ => match column_type(sql) {
                 Ok(ColumnType { data_type, chars_max: None }) => nullable(data_type),

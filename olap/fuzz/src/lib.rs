@@ -21,7 +21,7 @@ extern crate self as arrow;
 
 pub mod datatypes {
     //! Stands in for `arrow::datatypes`.
-    pub use arrow_schema::{DataType, TimeUnit};
+    pub use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 }
 
 #[path = "../../src/delete_vector.rs"]

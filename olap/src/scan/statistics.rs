@@ -21,6 +21,7 @@ use super::morsel::external;
 use super::view::TableView;
 use crate::segment::Segment;
 use crate::segment::stored::StoredColumn;
+use strata_oltp::schema::is_key_type;
 
 /// Statistics of row group `row_group` for the exposed columns in `wanted`; the others stay unknown, because nothing
 /// above the scan can ask about a column that is not read.
@@ -35,7 +36,7 @@ pub(crate) fn of_row_group(
         let stored = segment.stored(view.table(), column).map_err(external)?;
         let zone = Zone::of(segment, &stored, row_group)?;
         columns[column] = ColumnStatistics {
-            null_count: Precision::Exact(to_rows(zone.null_count)),
+            null_count: zone.null_count.map_or(Precision::Absent, |count| Precision::Exact(to_rows(count))),
             min_value: zone.min,
             max_value: zone.max,
             ..ColumnStatistics::new_unknown()
@@ -52,7 +53,8 @@ pub(crate) fn of_row_group(
 
 /// NULLs and bounds of a column of the table in one row group, in the table's type.
 struct Zone {
-    null_count: u64,
+    /// `None` if they were not counted, as in columns of lists.
+    null_count: Option<u64>,
     min: Precision<ScalarValue>,
     max: Precision<ScalarValue>,
 }
@@ -60,12 +62,12 @@ struct Zone {
 impl Zone {
     fn of(segment: &Segment, column: &StoredColumn, row_group: usize) -> Result<Zone> {
         let index = match column {
-            StoredColumn::Same(index) | StoredColumn::Narrower(index, _) => *index,
+            StoredColumn::Same(index) | StoredColumn::Interval(index) | StoredColumn::Narrower(index, _) => *index,
             StoredColumn::Missing(value) => return Zone::of_constant(value, segment.row_group_rows(row_group).len()),
         };
         let stored = segment.statistics().column(index);
         let mut zone = Zone {
-            null_count: stored.null_counts.value(row_group),
+            null_count: stored.null_counts.is_valid(row_group).then(|| stored.null_counts.value(row_group)),
             min: bound(&stored.mins, &stored.mins_exact, row_group)?,
             max: bound(&stored.maxes, &stored.maxes_exact, row_group)?,
         };
@@ -79,7 +81,7 @@ impl Zone {
     /// Of a column that the segment is older than: every row has the same value.
     fn of_constant(value: &ArrayRef, row_count: usize) -> Result<Zone> {
         if value.is_null(0) {
-            return Ok(Zone { null_count: row_count as u64, min: Precision::Absent, max: Precision::Absent });
+            return Ok(Zone { null_count: Some(row_count as u64), min: Precision::Absent, max: Precision::Absent });
         }
         let value = ScalarValue::try_from_array(value, 0)?;
         let (min, max) = match value {
@@ -94,9 +96,11 @@ impl Zone {
                 let (low, high) = if v == 0.0 { (-0.0, 0.0) } else { (v, v) };
                 (Precision::Inexact(ScalarValue::from(low)), Precision::Inexact(ScalarValue::from(high)))
             }
+            // No bounds are kept of what Arrow orders otherwise than SQL does.
+            other if !is_key_type(&other.data_type()) => (Precision::Absent, Precision::Absent),
             other => (Precision::Exact(other.clone()), Precision::Exact(other)),
         };
-        Ok(Zone { null_count: 0, min, max })
+        Ok(Zone { null_count: Some(0), min, max })
     }
 }
 
@@ -162,12 +166,15 @@ fn of_column(view: &TableView, column: usize, rows: &Rows) -> Result<ColumnStati
         let stored = segment.stored(view.table(), column).map_err(external)?;
         for row_group in 0..segment.row_group_count() {
             let zone = Zone::of(segment, &stored, row_group)?;
-            let has_values = to_rows(zone.null_count) < segment.row_group_rows(row_group).len();
+            let Some(nulls) = zone.null_count else { return Ok(ColumnStatistics::new_unknown()) };
+            let has_values = to_rows(nulls) < segment.row_group_rows(row_group).len();
             low.extend(zone.min, has_values, Ordering::Less);
             high.extend(zone.max, has_values, Ordering::Greater);
-            null_count += zone.null_count;
+            null_count += nulls;
             if let Some(index) = stored.file_column() {
-                byte_size += segment.parquet().row_group(row_group).column(index).uncompressed_size().unsigned_abs();
+                let group = segment.parquet().row_group(row_group);
+                let leaves = segment.leaves(index);
+                byte_size += leaves.map(|leaf| group.column(leaf).uncompressed_size().unsigned_abs()).sum::<u64>();
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use strata_oltp::{ColumnId, Error, FileKind, Result, SeqNo, TableId};
 
 use super::keys::KeyFile;
@@ -183,18 +183,31 @@ fn put_type(out: &mut Vec<u8>, data_type: &DataType) {
         DataType::BinaryView => 12,
         DataType::FixedSizeBinary(_) => 13,
         DataType::Decimal128(_, _) => 14,
+        DataType::List(_) => 15,
+        DataType::Interval(_) => 16,
         other => unreachable!("TableSchema refuses {other}"),
     };
     out.push(tag);
     match data_type {
         DataType::Timestamp(_, Some(zone)) => put_bytes(out, zone.as_bytes()),
         DataType::Decimal128(precision, scale) => out.extend_from_slice(&[*precision, scale.to_le_bytes()[0]]),
+        DataType::List(item) => put_type(out, item.data_type()),
         _ => {}
     }
 }
 
 fn decode_type(fields: &mut Fields<'_>) -> Result<DataType> {
-    Ok(match fields.u8()? {
+    let tag = fields.u8()?;
+    if tag == 15 {
+        let item = fields.u8()?;
+        return Ok(DataType::new_list(decode_scalar_type(item, fields)?, true));
+    }
+    decode_scalar_type(tag, fields)
+}
+
+fn decode_scalar_type(tag: u8, fields: &mut Fields<'_>) -> Result<DataType> {
+    Ok(match tag {
+        16 => DataType::Interval(IntervalUnit::MonthDayNano),
         1 => DataType::Boolean,
         2 => DataType::Int16,
         3 => DataType::Int32,

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod meta;
 pub mod reader;
 pub mod sketch;
+pub(crate) mod spans;
 pub mod statistics;
 pub(crate) mod stored;
 pub mod wire;
@@ -243,7 +244,8 @@ impl Segment {
         self.meta.columns.len()
     }
 
-    /// Schema of decoded columns: names as when written, types as in memory, the SeqNo (`UInt64`) last.
+    /// Schema of decoded columns: names as when written, types as in memory but for intervals, which are groups of numbers,
+    /// the SeqNo (`UInt64`) last.
     #[must_use]
     pub fn arrow_schema(&self) -> &SchemaRef {
         self.arrow.schema()
@@ -421,6 +423,11 @@ impl Segment {
         Ok(())
     }
 
+    /// Parquet's columns of the column at `index` of the file.
+    pub(crate) fn leaves(&self, index: usize) -> Range<usize> {
+        spans::leaves(self.parquet().file_metadata().schema_descr(), index)
+    }
+
     pub(crate) fn key_index(&self) -> &KeyIndex {
         &self.keys
     }
@@ -443,18 +450,20 @@ fn check_footer(parquet: &ParquetMetaData, meta: &SegmentMeta, path: &Path) -> R
     let groups = parquet.row_groups();
     let same_rows = groups.len() == meta.row_groups.len()
         && groups.iter().zip(&meta.row_groups).all(|(stored, known)| stored.num_rows() == i64::from(known.rows));
-    if !same_rows || parquet.file_metadata().schema_descr().num_columns() != meta.columns.len() + 1 {
+    let fields = parquet.file_metadata().schema_descr().root_schema().get_fields();
+    if !same_rows || fields.len() != meta.columns.len() + 1 {
         return Err(Error::corrupt(FileKind::Segment, path, 0, "the footer does not describe the recorded segment"));
     }
     Ok(())
 }
 
-/// Types in memory: the file's own say less (views, time zones).
+/// Types as decoded: the file's own say less (views, time zones).
 fn arrow_schema(parquet: &ParquetMetaData, meta: &SegmentMeta) -> Result<SchemaRef, parquet::errors::ParquetError> {
     let inferred = parquet_to_arrow_schema(parquet.file_metadata().schema_descr(), None)?;
     let typed = inferred.fields().iter().enumerate().map(|(index, field)| {
-        let data_type = meta.columns.get(index).map_or(field.data_type(), |column| &column.data_type);
-        Field::new(field.name(), data_type.clone(), field.is_nullable()).with_metadata(field.metadata().clone())
+        let recorded = meta.columns.get(index).map(|column| spans::file_type(&column.data_type));
+        let data_type = recorded.unwrap_or_else(|| field.data_type().clone());
+        Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone())
     });
     Ok(Arc::new(Schema::new(typed.collect::<Vec<_>>())))
 }

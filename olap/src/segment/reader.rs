@@ -138,8 +138,10 @@ impl Segment {
         let mut chunks = Chunks::new(self.file());
         let group = self.parquet().row_group(row_group);
         for &column in columns {
-            let (start, length) = group.column(column).byte_range();
-            chunks.prefetch(start..start + length)?;
+            for leaf in self.leaves(column) {
+                let (start, length) = group.column(leaf).byte_range();
+                chunks.prefetch(start..start + length)?;
+            }
         }
         let rows = self.row_group_rows(row_group);
         self.decode(chunks, row_group, columns, None, (rows.end - rows.start) as usize)
@@ -260,7 +262,7 @@ impl Segment {
         let descriptor = self.parquet().file_metadata().schema_descr();
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.arrow_metadata().clone())
             .with_row_groups(vec![row_group])
-            .with_projection(ProjectionMask::leaves(descriptor, columns.iter().copied()))
+            .with_projection(ProjectionMask::roots(descriptor, columns.iter().copied()))
             .with_batch_size(rows);
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);

@@ -5,8 +5,8 @@
 //! could not.
 
 use arrow::array::types::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
+    Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow::array::{Array, ArrowPrimitiveType, AsArray};
 use arrow::datatypes::DataType;
@@ -75,6 +75,11 @@ impl Sketch {
             DataType::FixedSizeBinary(_) => {
                 column.as_fixed_size_binary().iter().flatten().for_each(|v| self.add(xxh3_64(v)));
             }
+            DataType::Interval(_) => column.as_primitive::<IntervalMonthDayNanoType>().iter().flatten().for_each(|v| {
+                self.add(mix(v.nanoseconds as u64 ^ mix((v.months as u64) << 32 ^ u64::from(v.days as u32))));
+            }),
+            // As if all lists of a group were different: telling them apart is not worth its time.
+            DataType::List(_) => (0..column.len() as u64).for_each(|row| self.add(mix(row))),
             other => debug_assert!(false, "{other} is not storable"),
         }
     }

@@ -34,7 +34,7 @@ pub struct ColumnStatistics {
     pub mins_exact: BooleanArray,
     /// Whether the greatest value occurs in the column.
     pub maxes_exact: BooleanArray,
-    /// NULLs.
+    /// NULLs; an element is NULL if they were not counted, as in columns of lists.
     pub null_counts: UInt64Array,
     /// Estimated number of distinct values in the segment.
     pub distinct_estimate: u64,

@@ -14,7 +14,7 @@ use arrow::util::display::FormatOptions;
 use strata_oltp::schema::Widening;
 use strata_oltp::{Error, Result, TableSchema};
 
-use super::Segment;
+use super::{Segment, spans};
 use crate::convert::batch::missing_value;
 use crate::error;
 
@@ -25,6 +25,8 @@ pub(crate) enum StoredColumn {
     Same(usize),
     /// At this place of the file, in a narrower type than this one, which is the table's.
     Narrower(usize, DataType),
+    /// At this place of the file, as the numbers that an interval consists of.
+    Interval(usize),
     /// Nowhere: every row has this one value.
     Missing(ArrayRef),
 }
@@ -43,6 +45,7 @@ impl Segment {
             Some(index) => {
                 let data_type = &self.meta().columns[index].data_type;
                 match Widening::of(data_type, target) {
+                    Some(Widening::Same) if *target == spans::INTERVAL => Ok(StoredColumn::Interval(index)),
                     Some(Widening::Same) => Ok(StoredColumn::Same(index)),
                     Some(_) => Ok(StoredColumn::Narrower(index, target.clone())),
                     None if is_newer => Err(Error::Reshaped { table: table.table }),
@@ -70,7 +73,9 @@ impl StoredColumn {
     /// Its place in the file.
     pub(crate) fn file_column(&self) -> Option<usize> {
         match self {
-            StoredColumn::Same(index) | StoredColumn::Narrower(index, _) => Some(*index),
+            StoredColumn::Same(index) | StoredColumn::Interval(index) | StoredColumn::Narrower(index, _) => {
+                Some(*index)
+            }
             StoredColumn::Missing(_) => None,
         }
     }
@@ -83,6 +88,7 @@ impl StoredColumn {
         match (self, stored) {
             (StoredColumn::Missing(value), _) => repeat(value, row_count),
             (StoredColumn::Same(_), Some(stored)) => Ok(stored),
+            (StoredColumn::Interval(_), Some(stored)) => spans::from_file(&stored),
             (StoredColumn::Narrower(_, target), Some(stored)) => {
                 let options = CastOptions { safe: false, format_options: FormatOptions::default() };
                 cast_with_options(&stored, target, &options).map_err(|e| error::invalid(&e))

@@ -15,7 +15,9 @@ use std::sync::mpsc::{Receiver, channel};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
+};
 use parquet::arrow::{ArrowSchemaConverter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -24,13 +26,14 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use strata_oltp::env::Env;
-use strata_oltp::schema::SEQNO_COLUMN;
+use strata_oltp::schema::{Column, SEQNO_COLUMN};
 use strata_oltp::{Error, FileId, FileKind, Result, SeqNo, TableSchema};
 
 use super::file::SumWriter;
 use super::keys::KeyWriter;
 use super::meta::{FloatBounds, RowGroupMeta, SegmentColumn, SegmentMeta};
 use super::sketch::Sketch;
+use super::spans;
 use super::statistics::float_bounds;
 use super::wire::put_varint;
 use crate::error;
@@ -75,7 +78,9 @@ pub fn file_schema(table: &TableSchema) -> SchemaRef {
     let mut fields: Vec<Field> = Vec::with_capacity(table.columns.len() + 1);
     for (column, is_nullable) in table.columns.iter().zip(table.stored_nullability()) {
         let id = (PARQUET_FIELD_ID_META_KEY.to_owned(), column.id.0.to_string());
-        fields.push(column.field.clone().with_nullable(is_nullable).with_metadata(HashMap::from([id])));
+        let data_type = spans::file_type(column.field.data_type());
+        let field = column.field.clone().with_data_type(data_type).with_nullable(is_nullable);
+        fields.push(field.with_metadata(HashMap::from([id])));
     }
     fields.push(Field::new(SEQNO_COLUMN, DataType::UInt64, false));
     Arc::new(Schema::new(fields))
@@ -84,7 +89,7 @@ pub fn file_schema(table: &TableSchema) -> SchemaRef {
 /// One encoded column of a row group.
 struct EncodedColumn {
     index: usize,
-    chunk: Result<ArrowColumnChunk, ParquetError>,
+    chunks: Result<Vec<ArrowColumnChunk>>,
     sketch: Sketch,
 }
 
@@ -176,8 +181,11 @@ impl SegmentWriter {
         self.drain_pending()?;
         let index = self.groups.len();
         let writers = self.factory.create_column_writers(index).map_err(|e| error::writing(&self.path, e))?;
+        let mut writers = writers.into_iter();
         let (sender, columns) = channel();
-        for (index, (writer, array)) in writers.into_iter().zip(batch.columns()).enumerate() {
+        for (index, array) in batch.columns().iter().enumerate() {
+            let leaves = spans::leaves(self.parquet.schema_descr(), index);
+            let writers: Vec<ArrowColumnWriter> = writers.by_ref().take(leaves.len()).collect();
             let (sender, array) = (sender.clone(), Arc::clone(array));
             let field = Arc::clone(&self.schema.fields()[index]);
             let is_hidden = index == self.table.columns.len();
@@ -186,9 +194,9 @@ impl SegmentWriter {
                 if !is_hidden {
                     sketch.add_column(&array);
                 }
-                let chunk = encode_column(writer, &field, &array);
+                let chunks = encode_column(writers, &field, &array);
                 // The receiver is gone only if the writer was dropped after an error.
-                drop(sender.send(EncodedColumn { index, chunk, sketch }));
+                drop(sender.send(EncodedColumn { index, chunks, sketch }));
             });
         }
         for (kept, bounds) in self.floats.iter_mut().zip(float_bounds(batch)) {
@@ -246,14 +254,14 @@ impl SegmentWriter {
 
     fn drain_pending(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let mut chunks: Vec<Option<ArrowColumnChunk>> = (0..pending.column_count).map(|_| None).collect();
+        let mut chunks: Vec<Vec<ArrowColumnChunk>> = (0..pending.column_count).map(|_| Vec::new()).collect();
         let failed = |e| error::writing(&self.path, e);
         for _ in 0..pending.column_count {
             let column = pending.columns.recv().expect("every column task sends its result");
             if let Some(sketch) = self.sketches.get_mut(column.index) {
                 sketch.merge(&column.sketch);
             }
-            chunks[column.index] = Some(column.chunk.map_err(failed)?);
+            chunks[column.index] = column.chunks?;
         }
         let mut group = self.parquet.next_row_group().map_err(failed)?;
         for chunk in chunks.into_iter().flatten() {
@@ -264,15 +272,14 @@ impl SegmentWriter {
     }
 }
 
-fn encode_column(
-    mut writer: ArrowColumnWriter,
-    field: &Field,
-    array: &ArrayRef,
-) -> Result<ArrowColumnChunk, ParquetError> {
-    for leaf in compute_leaves(field, array)? {
+fn encode_column(writers: Vec<ArrowColumnWriter>, field: &Field, array: &ArrayRef) -> Result<Vec<ArrowColumnChunk>> {
+    let failed = |e: ParquetError| Error::Invalid(format!("column \"{}\" cannot be written: {e}", field.name()));
+    let leaves = compute_leaves(field, &spans::to_file(array)?).map_err(failed)?;
+    let write = |(mut writer, leaf): (ArrowColumnWriter, ArrowLeafColumn)| {
         writer.write(&leaf)?;
-    }
-    writer.close()
+        writer.close()
+    };
+    writers.into_iter().zip(leaves).map(|leaf| write(leaf).map_err(failed)).collect()
 }
 
 /// Encodings by column: dictionary first; integers that have no small dictionary as deltas; floats without bounds.
@@ -284,8 +291,13 @@ fn properties(table: &TableSchema, options: EncodingOptions) -> Result<WriterPro
         }
         SegmentCompression::Uncompressed => Compression::UNCOMPRESSED,
     };
+    let is_interval = |column: &Column| *column.field.data_type() == spans::INTERVAL;
+    let leaf = |position: usize| {
+        // An interval has two leaves more than others.
+        position + 2 * table.columns[..position].iter().filter(|column| is_interval(column)).count()
+    };
     let sorting = table.primary_key.iter().map(|&position| SortingColumn {
-        column_idx: i32::try_from(position).expect("a table has fewer than 2^31 columns"),
+        column_idx: i32::try_from(leaf(position)).expect("a table has fewer than 2^31 columns"),
         descending: false,
         nulls_first: false,
     });
@@ -304,6 +316,11 @@ fn properties(table: &TableSchema, options: EncodingOptions) -> Result<WriterPro
             // Parquet leaves NaN out of bounds, so that pruning by them would lose rows; nor may other tools do so.
             DataType::Float32 | DataType::Float64 => {
                 properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            // Bounds of elements are bounds of no list, and those of floats would be wrong as well.
+            DataType::List(item) => {
+                let parts = [column.field.name(), "list", item.name()].map(str::to_owned).to_vec();
+                properties = properties.set_column_statistics_enabled(ColumnPath::new(parts), EnabledStatistics::None);
             }
             data_type if is_integer(data_type) => {
                 properties = properties.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use strata_olap::segment::EncodingOptions;
 use strata_olap::{Store, StoreOptions};
 use strata_oltp::env::{Env, mem::MemEnv};
@@ -125,10 +125,33 @@ pub fn wide_table() -> Arc<TableSchema> {
         DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
     ];
+    table(twice(types.to_vec()), vec![2, 0, 4, 6])
+}
+
+/// Lists, and intervals, which are several of Parquet's columns, twice each, with a key between and behind them.
+pub fn nested_table() -> Arc<TableSchema> {
+    let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+    let mut types = vec![interval.clone(), DataType::Int32];
+    let items = [
+        DataType::Int32,
+        DataType::Utf8View,
+        DataType::Float64,
+        DataType::Boolean,
+        DataType::Decimal128(15, 2),
+        DataType::BinaryView,
+        DataType::FixedSizeBinary(16),
+        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    ];
+    types.extend(items.map(|item| DataType::new_list(item, true)));
+    types.extend([interval, DataType::Utf8View]);
+    table(twice(types), vec![22, 2])
+}
+
+fn twice(types: Vec<DataType>) -> Vec<Field> {
     let fields = types.into_iter().enumerate().flat_map(|(at, data_type)| {
         [Field::new(format!("c{at}"), data_type.clone(), false), Field::new(format!("n{at}"), data_type, true)]
     });
-    table(fields.collect(), vec![2, 0, 4, 6])
+    fields.collect()
 }
 
 fn table(fields: Vec<Field>, primary_key: Vec<usize>) -> Arc<TableSchema> {

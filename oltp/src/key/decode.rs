@@ -49,6 +49,7 @@ impl Reader<'_> {
             ValueKind::Timestamp => OwnedValue::Timestamp(self.i64()?),
             ValueKind::Decimal128 => OwnedValue::Decimal128(i128::from_be_bytes(self.take()?) ^ i128::MIN),
             ValueKind::Uuid => OwnedValue::Uuid(self.take()?),
+            ValueKind::List | ValueKind::Interval => return Err(self.malformed("a list or interval is in a key")),
             ValueKind::Float32 => OwnedValue::Float32(self.f32()?),
             ValueKind::Float64 => OwnedValue::Float64(self.f64()?),
             ValueKind::Binary => OwnedValue::Binary(self.bytes()?),

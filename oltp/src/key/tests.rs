@@ -10,7 +10,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::row::RowCodec;
-use crate::row::arbitrary::{any_rows, any_type, any_value, borrowed, example_bytes, is_same};
+use crate::row::arbitrary::{any_key_type, any_rows, any_value, borrowed, example_bytes, is_same};
 use crate::schema::{Column, ColumnId};
 
 fn schema(fields: Vec<Field>, primary_key: Vec<usize>) -> TableSchema {
@@ -65,7 +65,7 @@ fn key_order(a: &[Value<'_>], b: &[Value<'_>]) -> Ordering {
 
 /// Columns of random types, possibly nullable, indexed in order, with `key_count` keys whose columns often agree.
 fn any_keys(key_count: usize) -> impl Strategy<Value = (KeyCodec, Vec<Vec<OwnedValue>>)> {
-    vec((any_type(), any::<bool>()), 1..4).prop_flat_map(move |types| {
+    vec((any_key_type(), any::<bool>()), 1..4).prop_flat_map(move |types| {
         let cells: Vec<_> = types
             .iter()
             .map(|(data_type, is_nullable)| {

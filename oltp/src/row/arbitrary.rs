@@ -1,15 +1,25 @@
 //! Random schemas and values for the property tests of the codecs.
 
-use arrow_schema::{DataType, Field, TimeUnit};
+use arrow_schema::{DataType, Field, IntervalUnit, TimeUnit};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{OwnedValue, Value, ValueKind};
-use crate::schema::{Column, ColumnId, TableId, TableSchema};
+use super::{Interval, OwnedValue, Value, ValueKind};
+use crate::schema::{Column, ColumnId, TableId, TableSchema, is_key_type};
 
 /// A storable type of every kind, with the parameters that types have.
 pub(crate) fn any_type() -> impl Strategy<Value = DataType> {
+    let items = vec![DataType::Int32, DataType::Boolean, DataType::Utf8View, DataType::FixedSizeBinary(16)];
+    prop_oneof![
+        8 => any_key_type(),
+        1 => select(items).prop_map(|item| DataType::new_list(item, true)),
+        1 => Just(DataType::Interval(IntervalUnit::MonthDayNano)),
+    ]
+}
+
+/// A type of every kind that keys hold.
+pub(crate) fn any_key_type() -> impl Strategy<Value = DataType> {
     let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Berlin".into()));
     prop_oneof![
         select(vec![
@@ -57,6 +67,13 @@ pub(crate) fn any_value(kind: ValueKind) -> BoxedStrategy<OwnedValue> {
         ValueKind::Time64 => any_i64().prop_map(OwnedValue::Time64).boxed(),
         ValueKind::Timestamp => any_i64().prop_map(OwnedValue::Timestamp).boxed(),
         ValueKind::Uuid => any::<[u8; 16]>().prop_map(OwnedValue::Uuid).boxed(),
+        ValueKind::Interval => (any_i64(), any_i64(), any_i64())
+            .prop_map(|(months, days, micros)| {
+                OwnedValue::Interval(Interval { months: months as i32, days: days as i32, micros })
+            })
+            .boxed(),
+        // What is in a list is checked by those who read it as one.
+        ValueKind::List => vec(any::<u8>(), 0..20).prop_map(OwnedValue::List).boxed(),
     }
 }
 
@@ -79,8 +96,12 @@ fn any_cell(column: &Column) -> BoxedStrategy<OwnedValue> {
 pub(crate) fn any_schema() -> impl Strategy<Value = TableSchema> {
     let column = (any_type(), any::<bool>(), any::<u32>(), "[a-zé_]{0,8}");
     (0..u32::MAX, any::<u16>(), vec(column, 1..20), 1..4_usize).prop_map(|(table, version, mut columns, key_count)| {
+        if !is_key_type(&columns[0].0) {
+            columns[0].0 = DataType::Int64;
+        }
         columns[0].1 = false;
-        let primary_key = (0..columns.len()).filter(|&c| !columns[c].1).rev().take(key_count).collect();
+        let is_key = |column: &usize| !columns[*column].1 && is_key_type(&columns[*column].0);
+        let primary_key = (0..columns.len()).filter(is_key).rev().take(key_count).collect();
         let columns = columns.into_iter().enumerate().map(|(at, (data_type, is_nullable, id, name))| Column {
             id: ColumnId(id.wrapping_mul(32).wrapping_add(at as u32)),
             field: Field::new(format!("{name}{at}"), data_type, is_nullable),

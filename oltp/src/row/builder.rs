@@ -70,8 +70,9 @@ impl<'a> RowBuilder<'a> {
             Value::Float64(v) => self.fixed(slot, v.to_le_bytes()),
             Value::Decimal128(v) => self.fixed(slot, v.to_le_bytes()),
             Value::Uuid(v) => self.fixed(slot, v),
+            Value::Interval(v) => self.fixed(slot, v.to_le_bytes()),
             Value::Text(v) => self.variable(v.as_bytes()),
-            Value::Binary(v) => self.variable(v),
+            Value::Binary(v) | Value::List(v) => self.variable(v),
         }
     }
 

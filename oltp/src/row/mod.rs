@@ -12,6 +12,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 mod builder;
+pub mod list;
 pub(crate) mod past;
 mod reader;
 mod value;
@@ -28,7 +29,7 @@ use crate::sync::Arc;
 
 pub use builder::RowBuilder;
 pub use reader::RowRef;
-pub use value::{OwnedValue, Value, ValueKind};
+pub use value::{Interval, OwnedValue, Value, ValueKind};
 
 /// Largest encoded row. Far below the 4 GiB that offsets could name, because a row must fit a log frame, a block and
 /// the memory budget several times over.

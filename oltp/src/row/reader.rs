@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::{RowCodec, Slot, Value, ValueKind, malformed, u32_at};
+use super::{Interval, RowCodec, Slot, Value, ValueKind, malformed, u32_at};
 use crate::error::Result;
 
 /// A row whose layout was checked once, so that reading a column is a load or two.
@@ -65,6 +65,8 @@ impl<'a> RowRef<'a> {
             ValueKind::Time64 => Value::Time64(i64::from_le_bytes(self.fixed_at(slot))),
             ValueKind::Timestamp => Value::Timestamp(i64::from_le_bytes(self.fixed_at(slot))),
             ValueKind::Uuid => Value::Uuid(self.fixed_at(slot)),
+            ValueKind::Interval => Value::Interval(Interval::from_le_bytes(self.fixed_at(slot))),
+            ValueKind::List => Value::List(self.variable_at(slot)),
         })
     }
 
@@ -92,7 +94,7 @@ impl<'a> RowRef<'a> {
         &self.bytes[slot.at as usize..][..width]
     }
 
-    /// Bytes of a text or byte column.
+    /// Bytes of a text, byte or list column.
     #[must_use]
     #[inline]
     pub fn variable(&self, column: usize) -> &'a [u8] {
@@ -172,7 +174,7 @@ impl<'a> RowRef<'a> {
         *self.bytes[slot.at as usize..].first_chunk().expect("a checked row has all its fixed-width columns")
     }
 
-    /// Bytes of a text or byte column.
+    /// Bytes of a text, byte or list column.
     #[must_use]
     #[inline]
     pub fn variable_at(&self, slot: Slot) -> &'a [u8] {

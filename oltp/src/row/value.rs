@@ -3,7 +3,18 @@
 //! A value borrows its text and bytes; [`OwnedValue`] is the same thing for keeping. The Arrow type of a column fixes
 //! the [`ValueKind`] of its values: units, precision, scale and time zone belong to the column, not to the value.
 
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, IntervalUnit, TimeUnit};
+
+/// A span of time: its parts do not convert into each other, because months and days differ in length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// Months.
+    pub months: i32,
+    /// Days.
+    pub days: i32,
+    /// Microseconds.
+    pub micros: i64,
+}
 
 /// One value, borrowing variable-length bytes.
 ///
@@ -39,6 +50,10 @@ pub enum Value<'a> {
     Timestamp(i64),
     /// 16 bytes in network order.
     Uuid([u8; 16]),
+    /// Span of time.
+    Interval(Interval),
+    /// Elements of one kind, as [`super::list`] encodes them.
+    List(&'a [u8]),
 }
 
 /// A [`Value`] that owns its bytes.
@@ -72,6 +87,10 @@ pub enum OwnedValue {
     Timestamp(i64),
     /// [`Value::Uuid`].
     Uuid([u8; 16]),
+    /// [`Value::Interval`].
+    Interval(Interval),
+    /// [`Value::List`].
+    List(Vec<u8>),
 }
 
 /// Type of a column as the codecs see it: how its values are laid out and compared.
@@ -103,6 +122,10 @@ pub enum ValueKind {
     Timestamp,
     /// [`Value::Uuid`].
     Uuid,
+    /// [`Value::Interval`].
+    Interval,
+    /// [`Value::List`].
+    List,
 }
 
 impl<'a> Value<'a> {
@@ -130,6 +153,8 @@ impl<'a> Value<'a> {
             Value::Time64(_) => ValueKind::Time64,
             Value::Timestamp(_) => ValueKind::Timestamp,
             Value::Uuid(_) => ValueKind::Uuid,
+            Value::Interval(_) => ValueKind::Interval,
+            Value::List(_) => ValueKind::List,
         })
     }
 
@@ -151,6 +176,8 @@ impl<'a> Value<'a> {
             Value::Time64(v) => OwnedValue::Time64(v),
             Value::Timestamp(v) => OwnedValue::Timestamp(v),
             Value::Uuid(v) => OwnedValue::Uuid(v),
+            Value::Interval(v) => OwnedValue::Interval(v),
+            Value::List(v) => OwnedValue::List(v.to_vec()),
         }
     }
 }
@@ -174,6 +201,31 @@ impl OwnedValue {
             OwnedValue::Time64(v) => Value::Time64(*v),
             OwnedValue::Timestamp(v) => Value::Timestamp(*v),
             OwnedValue::Uuid(v) => Value::Uuid(*v),
+            OwnedValue::Interval(v) => Value::Interval(*v),
+            OwnedValue::List(v) => Value::List(v),
+        }
+    }
+}
+
+impl Interval {
+    /// The bytes of a row: months, days and microseconds, little-endian.
+    #[must_use]
+    pub fn to_le_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&self.months.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.days.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.micros.to_le_bytes());
+        bytes
+    }
+
+    /// What [`Interval::to_le_bytes`] wrote.
+    #[must_use]
+    pub fn from_le_bytes(bytes: [u8; 16]) -> Interval {
+        let [a, b, c, d, e, f, g, h, micros @ ..] = bytes;
+        Interval {
+            months: i32::from_le_bytes([a, b, c, d]),
+            days: i32::from_le_bytes([e, f, g, h]),
+            micros: i64::from_le_bytes(micros),
         }
     }
 }
@@ -202,11 +254,13 @@ impl ValueKind {
             DataType::Time64(TimeUnit::Microsecond) => ValueKind::Time64,
             DataType::Timestamp(TimeUnit::Microsecond, _) => ValueKind::Timestamp,
             DataType::FixedSizeBinary(16) => ValueKind::Uuid,
+            DataType::Interval(IntervalUnit::MonthDayNano) => ValueKind::Interval,
+            DataType::List(_) => ValueKind::List,
             _ => return None,
         })
     }
 
-    /// Width in a row, or `None` for text and bytes.
+    /// Width in a row, or `None` for text, bytes and lists.
     #[must_use]
     pub fn fixed_bytes(self) -> Option<usize> {
         Some(match self {
@@ -214,8 +268,8 @@ impl ValueKind {
             ValueKind::Int16 => 2,
             ValueKind::Int32 | ValueKind::Float32 | ValueKind::Date32 => 4,
             ValueKind::Int64 | ValueKind::Float64 | ValueKind::Time64 | ValueKind::Timestamp => 8,
-            ValueKind::Decimal128 | ValueKind::Uuid => 16,
-            ValueKind::Text | ValueKind::Binary => return None,
+            ValueKind::Decimal128 | ValueKind::Uuid | ValueKind::Interval => 16,
+            ValueKind::Text | ValueKind::Binary | ValueKind::List => return None,
         })
     }
 }

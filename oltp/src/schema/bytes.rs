@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow_schema::{DataType, Field, TimeUnit};
+use arrow_schema::{DataType, Field, IntervalUnit, TimeUnit};
 
 use super::evolution::{Evolution, Form};
 use super::{Column, ColumnId, TableId, TableSchema};
@@ -128,6 +128,11 @@ fn push_type(out: &mut Vec<u8>, data_type: &DataType) {
             push_string(out, zone);
         }
         DataType::FixedSizeBinary(16) => out.push(14),
+        DataType::List(item) => {
+            out.push(15);
+            push_type(out, item.data_type());
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => out.push(16),
         other => unreachable!("TableSchema::new refuses {other}"),
     }
 }
@@ -212,6 +217,9 @@ impl Reader<'_> {
             12 => DataType::Timestamp(TimeUnit::Microsecond, None),
             13 => DataType::Timestamp(TimeUnit::Microsecond, Some(self.string()?.into())),
             14 => DataType::FixedSizeBinary(16),
+            // Only one deep, so that forged bytes cannot exhaust the stack.
+            15 if self.bytes.get(self.at) != Some(&15) => DataType::new_list(self.data_type()?, true),
+            16 => DataType::Interval(IntervalUnit::MonthDayNano),
             _ => return Err(malformed(self.at - 1, "the column type is unknown")),
         })
     }

@@ -21,11 +21,12 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use strata_olap::convert::batch::{BatchEncoder, EncodedRows};
 use strata_olap::scan::IndexAccess;
-use strata_oltp::schema::Column;
+use strata_oltp::schema::{Column, is_key_type};
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
 use super::table::position_of;
 use crate::error::{Error, Result};
+use crate::types::sql_name;
 
 /// What tells equal entries of a unique index apart where they may be equal.
 const TIE_COLUMN: &str = "_strata_tie";
@@ -166,11 +167,12 @@ impl TableIndex {
     /// Refuses types that have no order as a key.
     ///
     /// # Errors
-    /// 42804.
+    /// 0A000 for arrays.
     pub(crate) fn check_type(column: &Field) -> Result<()> {
-        if column.data_type().is_nested() {
-            let message = format!("column {} of type {} cannot be indexed", column.name(), column.data_type());
-            return Err(Error::new(crate::SqlState::DatatypeMismatch, message));
+        if !is_key_type(column.data_type()) {
+            let type_name = sql_name(column.data_type());
+            return Err(Error::unsupported(format!("column {} of type {type_name} in a key or index", column.name()))
+                .with_hint("leave it out, or keep what is searched for in a column of its own"));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
 use strata_olap::convert::batch::BatchEncoder;
@@ -185,14 +185,16 @@ fn duplicate_column(table: &Table, name: &str) -> Error {
 
 /// The only value of an array, as rows hold it.
 fn value_of(values: &ArrayRef) -> Result<OwnedValue> {
-    // A row encoder wants a key beside the value; the value stands for it where it is not NULL.
+    // A row encoder wants a key beside the value, which may be of a type that is none.
     if values.is_null(0) {
         return Ok(OwnedValue::Null);
     }
-    let field = Field::new("value", values.data_type().clone(), false);
-    let shape = TableSchema::new(TableId(0), 0, vec![Column { id: ColumnId(0), field }], vec![0])?;
+    let fields = [Field::new("value", values.data_type().clone(), false), Field::new("key", DataType::Boolean, false)];
+    let columns = fields.into_iter().zip(0..).map(|(field, id)| Column { id: ColumnId(id), field }).collect();
+    let shape = TableSchema::new(TableId(0), 0, columns, vec![1])?;
     let codec = RowCodec::new(&shape);
-    let row = BatchEncoder::encode_row(&shape, &codec, &[Some(Arc::clone(values))], 0)?;
+    let key: ArrayRef = Arc::new(BooleanArray::from(vec![false]));
+    let row = BatchEncoder::encode_row(&shape, &codec, &[Some(Arc::clone(values)), Some(key)], 0)?;
     Ok(RowRef::new(&codec, &row)?.get(0)?.to_owned_value())
 }
 
@@ -413,6 +415,13 @@ async fn alter_column(
     put(context, altered)
 }
 
+fn is_of_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) => *item.data_type() == DataType::Utf8View,
+        other => *other == DataType::Utf8View,
+    }
+}
+
 const REWRITE: &str = "rewrite the rows with CREATE TABLE … AS SELECT …, then rename the tables";
 
 fn set_type(context: &mut Context<'_>, table: &Table, position: usize, sql: &ast::DataType) -> Result<()> {
@@ -420,7 +429,7 @@ fn set_type(context: &mut Context<'_>, table: &Table, position: usize, sql: &ast
     let (name, before) = (field.name(), field.data_type());
     let ColumnType { data_type, chars_max } = column_type(sql)?;
     let limit = table.chars_max.get(&position);
-    let is_shorter = chars_max.is_some_and(|next| *before == DataType::Utf8View && limit.is_none_or(|now| next < *now));
+    let is_shorter = chars_max.is_some_and(|next| is_of_text(before) && limit.is_none_or(|now| next < *now));
     if Widening::of(before, &data_type).is_none() || is_shorter {
         let shown = |data_type: &DataType, limit: Option<u32>| match limit {
             Some(limit) => format!("varchar({limit})"),

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, StringArray, new_null_array};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, NullBufferBuilder, StringArray, new_empty_array, new_null_array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::sql::sqlparser::ast;
 
 use crate::error::{Error, Result, SqlState};
-use crate::statement::json::JsonValue;
+use crate::statement::json::{JsonValue, array_elements};
 use crate::types::{Origin, assign, is_json_field, json, sql_name};
 
 /// One constant. Numbers keep the digits they were written with.
@@ -55,6 +59,12 @@ pub(crate) fn is_default(ident: &ast::Ident) -> bool {
 pub(crate) fn column<'a>(cells: impl Iterator<Item = &'a Cell> + Clone, field: &Field) -> Result<ArrayRef> {
     let (name, target) = (field.name(), field.data_type());
     let is_json = is_json_field(field);
+    let is_document = |cell: &Cell| matches!(cell, Cell::Nested(_));
+    if let DataType::List(item) = target
+        && cells.clone().any(is_document)
+    {
+        return lists(cells, field, item);
+    }
     for cell in cells.clone() {
         check_kind(cell, name, target, is_json)?;
     }
@@ -77,6 +87,33 @@ pub(crate) fn column<'a>(cells: impl Iterator<Item = &'a Cell> + Clone, field: &
         return assign(&decimals, target, Origin::Literal, name);
     }
     assign(&texts, target, Origin::Literal, name)
+}
+
+/// Arrays, of which some are written as JSON's.
+fn lists<'a>(cells: impl Iterator<Item = &'a Cell> + Clone, field: &Field, item: &FieldRef) -> Result<ArrayRef> {
+    let element = Field::new(field.name(), item.data_type().clone(), true);
+    let mut rows: Vec<ArrayRef> = Vec::new();
+    let mut nulls = NullBufferBuilder::new(0);
+    for cell in cells {
+        nulls.append(*cell != Cell::Null);
+        let elements = match cell {
+            Cell::Nested(document) if document.starts_with('[') => {
+                let elements = array_elements(document)?;
+                if elements.iter().any(|element| matches!(element, Cell::Nested(_))) {
+                    return Err(Error::unsupported(format!("column {}: an array of arrays or objects", field.name())));
+                }
+                column(elements.iter(), &element)?
+            }
+            Cell::Null => new_empty_array(item.data_type()),
+            Cell::Nested(_) => return Err(wrong_kind(field.name(), field.data_type(), false, "a JSON object")),
+            other => column(std::iter::once(other), field)?.as_list::<i32>().value(0),
+        };
+        rows.push(elements);
+    }
+    let offsets = OffsetBuffer::from_lengths(rows.iter().map(Array::len));
+    let parts: Vec<&dyn Array> = rows.iter().map(AsRef::as_ref).collect();
+    let elements = if parts.is_empty() { new_empty_array(item.data_type()) } else { concat(&parts)? };
+    Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, elements, nulls.finish())?))
 }
 
 fn text(cell: &Cell) -> Option<String> {
@@ -132,9 +169,13 @@ fn check_kind(cell: &Cell, column: &str, target: &DataType, is_json: bool) -> Re
     if fits {
         return Ok(());
     }
+    Err(wrong_kind(column, target, is_json, kind))
+}
+
+fn wrong_kind(column: &str, target: &DataType, is_json: bool, kind: &str) -> Error {
     let type_name = if is_json { "json".to_owned() } else { sql_name(target) };
     let message = format!("column {column} is of type {type_name} but the value is of type {kind}");
-    Err(Error::new(SqlState::DatatypeMismatch, message))
+    Error::new(SqlState::DatatypeMismatch, message)
 }
 
 #[cfg(test)]

@@ -19,10 +19,10 @@ use datafusion::logical_expr::{
 
 use super::function::{Function, Run, call, strictly};
 use crate::error::{Error, SqlState};
-use crate::types::{is_text, read_texts, sql_name, text_views, texts};
+use crate::types::{is_text, read_texts, sql_name, text_views, texts, with_elements};
 
 /// How a value becomes one of another type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Way {
     /// Text is read.
     Read,
@@ -36,6 +36,8 @@ enum Way {
     Nearest,
     /// Text is cut to so many characters.
     Cut(u32),
+    /// Each element of an array in its own way, to this type.
+    Each(Box<Way>, DataType),
 }
 
 /// A cast that Arrow would do otherwise.
@@ -48,11 +50,21 @@ struct Conversion {
 
 /// `expr`, of type `source`, cast to `target`, if that is ours to do.
 pub(super) fn converted(expr: &Expr, source: &DataType, target: &DataType) -> Option<Expr> {
+    Some(conversion(way(source, target)?, target, expr.clone()))
+}
+
+/// How a value of type `source` becomes one of `target`, if that is ours to do.
+fn way(source: &DataType, target: &DataType) -> Option<Way> {
     let is_float = |data_type: &DataType| matches!(data_type, DataType::Float32 | DataType::Float64);
     let is_decimal = |data_type: &DataType| matches!(data_type, DataType::Decimal128(..));
-    let way = if source == target || *source == DataType::Null {
+    if source == target || *source == DataType::Null {
         return None;
-    } else if is_text(source) {
+    }
+    if let (DataType::List(from), DataType::List(to)) = (source, target) {
+        let way = way(from.data_type(), to.data_type())?;
+        return Some(Way::Each(Box::new(way), to.data_type().clone()));
+    }
+    Some(if is_text(source) {
         if is_text(target) || !is_read(target) {
             return None;
         }
@@ -67,8 +79,7 @@ pub(super) fn converted(expr: &Expr, source: &DataType, target: &DataType) -> Op
         Way::Nearest
     } else {
         return None;
-    };
-    Some(conversion(way, target, expr.clone()))
+    })
 }
 
 /// `length` and `octet_length` of bytes, which DataFusion takes of their text.
@@ -110,9 +121,13 @@ fn is_read(target: &DataType) -> bool {
         )
 }
 
-/// Text cut to `chars` characters, as an explicit cast to VARCHAR(n) does.
-pub(super) fn cut(expr: Expr, chars: u32) -> Expr {
-    conversion(Way::Cut(chars), &DataType::Utf8View, expr)
+/// Text, or the elements of an array, cut to `chars` characters, as an explicit cast to VARCHAR(n) does.
+pub(super) fn cut(expr: Expr, target: &DataType, chars: u32) -> Expr {
+    let way = match target {
+        DataType::List(item) => Way::Each(Box::new(Way::Cut(chars)), item.data_type().clone()),
+        _ => Way::Cut(chars),
+    };
+    conversion(way, target, expr)
 }
 
 fn conversion(way: Way, target: &DataType, expr: Expr) -> Expr {
@@ -122,7 +137,8 @@ fn conversion(way: Way, target: &DataType, expr: Expr) -> Expr {
 
 impl ScalarUDFImpl for Conversion {
     fn name(&self) -> &str {
-        match self.way {
+        match &self.way {
+            Way::Each(..) => "each_element",
             Way::Read => "read_text",
             Way::Show => "show_text",
             Way::Round => "rounded",
@@ -152,18 +168,27 @@ impl ScalarUDFImpl for Conversion {
 
 impl Conversion {
     fn run(&self, array: &ArrayRef) -> crate::error::Result<ArrayRef> {
-        let target = &self.target;
-        match self.way {
-            Way::Read => read_texts(&text_views(array)?, target, None),
-            Way::Show => strict(&texts(array)?, target),
-            Way::Round => rounded(array, target),
-            Way::Digits => read_texts(&fifteen_digits(array)?, target, None),
-            Way::Nearest => strict(&(Arc::new(nearest(array)?) as ArrayRef), target),
-            Way::Cut(chars) => {
-                let values = text_views(array)?;
-                let cut = values.iter().map(|text| text.map(|text| first_chars(text, chars as usize)));
-                Ok(Arc::new(cut.collect::<StringViewArray>()))
-            }
+        run(&self.way, array, &self.target)
+    }
+}
+
+fn run(way: &Way, array: &ArrayRef, target: &DataType) -> crate::error::Result<ArrayRef> {
+    match way {
+        Way::Each(way, element) => {
+            let lists = array.as_list::<i32>();
+            let elements = run(way, lists.values(), element)?;
+            let DataType::List(item) = target else { return Err(Error::internal("elements of no array")) };
+            Ok(Arc::new(with_elements(lists, item, elements)?))
+        }
+        Way::Read => read_texts(&text_views(array)?, target, None),
+        Way::Show => strict(&texts(array)?, target),
+        Way::Round => rounded(array, target),
+        Way::Digits => read_texts(&fifteen_digits(array)?, target, None),
+        Way::Nearest => strict(&(Arc::new(nearest(array)?) as ArrayRef), target),
+        Way::Cut(chars) => {
+            let values = text_views(array)?;
+            let cut = values.iter().map(|text| text.map(|text| first_chars(text, *chars as usize)));
+            Ok(Arc::new(cut.collect::<StringViewArray>()))
         }
     }
 }

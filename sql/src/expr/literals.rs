@@ -237,14 +237,18 @@ fn rewrite_cast(cast: &Cast, schema: &DFSchema) -> Option<Expr> {
         return Some(Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(parse(text?)?)), None));
     }
     if let Some(chars) = cast.field.metadata().get(CHARS_MAX) {
-        let text = Expr::Cast(Cast::new(Box::new(inner.clone()), DataType::Utf8View));
-        return Some(conversion::cut(text, chars.parse().ok()?));
+        let target = match target {
+            DataType::List(_) => DataType::new_list(DataType::Utf8View, true),
+            _ => DataType::Utf8View,
+        };
+        let text = Expr::Cast(Cast::new(Box::new(inner.clone()), target.clone()));
+        return Some(conversion::cut(text, &target, chars.parse().ok()?));
     }
     if is_json_field(&cast.field) {
         let text = Expr::Cast(Cast::new(Box::new(inner.clone()), DataType::Utf8View));
         return Some(json::checked(text));
     }
-    if !cast.field.metadata().contains_key(UNBOUNDED) {
+    if !cast.field.metadata().contains_key(UNBOUNDED) || target.is_nested() {
         return None;
     }
     let natural = match inner.get_type(schema).ok()? {

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 use std::sync::Arc;
 
 use super::function::{Function, Returns, Run};
-use super::{division, json, moments};
+use super::{arrays, division, json, moments};
 use crate::error::{Error, SqlState};
 use crate::types::interval::{INTERVAL, from_any, scaled};
 
@@ -41,6 +41,10 @@ impl ExprPlanner for Operators {
             Some(planned) => PlannerResult::Planned(planned),
             None => PlannerResult::Original(RawBinaryExpr { op, left, right }),
         })
+    }
+
+    fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Original(arrays::elements(exprs, schema)?))
     }
 
     /// Numbers of rows are BIGINT. DataFusion's are unsigned, and a quotient of an unsigned number is a fraction.

@@ -196,6 +196,14 @@ impl Named {
 fn respelled(expr: &ast::Expr) -> Result<Option<ast::Expr>> {
     use ast::UnaryOperator as Unary;
     Ok(match expr {
+        // CAST(x AS int ARRAY) as CAST(x AS int[]).
+        ast::Expr::Cast { array: true, kind, expr, data_type, format } => Some(ast::Expr::Cast {
+            array: false,
+            kind: kind.clone(),
+            expr: expr.clone(),
+            data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type.clone()), None)),
+            format: format.clone(),
+        }),
         ast::Expr::UnaryOp { op: Unary::BitwiseNot, expr } => {
             let (left, right) = (Box::new(nested(expr)), Box::new(number("-1")));
             Some(ast::Expr::BinaryOp { left, op: ast::BinaryOperator::PGBitwiseXor, right })

@@ -177,8 +177,8 @@ pub(super) fn of(field: &Field, chars_max: Option<u32>) -> (i64, i64) {
         DataType::Interval(IntervalUnit::YearMonth | IntervalUnit::DayTime | IntervalUnit::MonthDayNano)
         | DataType::Duration(_) => plain(1186),
         DataType::List(item) => {
-            let (element, _) = of(item, None);
-            plain(TYPES.iter().find(|ty| ty.oid == element).map_or(1009, |ty| ty.array))
+            let (element, modifier) = of(item, chars_max);
+            (TYPES.iter().find(|ty| ty.oid == element).map_or(1009, |ty| ty.array), modifier)
         }
         _ => plain(705),
     }

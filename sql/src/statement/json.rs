@@ -64,6 +64,18 @@ pub(crate) fn parse_objects(script: &str, at: usize) -> Result<(Vec<JsonObject>,
     }
 }
 
+/// The elements of the JSON array `text`.
+///
+/// # Errors
+/// 42601 if it is none.
+pub(crate) fn array_elements(text: &str) -> Result<Vec<JsonValue>> {
+    let mut reader = Reader { script: text, at: 0 };
+    reader.skip_blank();
+    let elements = reader.array(0)?;
+    reader.skip_blank();
+    if reader.at < text.len() { Err(reader.error("expected the end of the array")) } else { Ok(elements) }
+}
+
 /// A syntax error at byte `at` of `script`.
 pub(crate) fn syntax_error(script: &str, at: usize, what: &str) -> Error {
     let before = &script[..floor_char(script, at)];
@@ -165,17 +177,18 @@ impl Reader<'_> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<()> {
-        self.at += 1;
+    fn array(&mut self, depth: usize) -> Result<Vec<JsonValue>> {
+        self.take(b'[')?;
         self.skip_blank();
+        let mut elements = Vec::new();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(());
+            return Ok(elements);
         }
         loop {
-            self.value(depth)?;
+            elements.push(self.value(depth)?);
             if !self.more(b']')? {
-                return Ok(());
+                return Ok(elements);
             }
         }
     }

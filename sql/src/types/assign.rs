@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, new_null_array};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, FieldRef, Float64Type};
 use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 
@@ -34,6 +34,18 @@ pub(crate) fn assign(array: &ArrayRef, target: &DataType, origin: Origin, column
     if *source == DataType::Null {
         return Ok(new_null_array(target, array.len()));
     }
+    if let (DataType::LargeList(item) | DataType::FixedSizeList(item, _), DataType::List(_)) = (source, target) {
+        // As files of other programs have them.
+        return assign(&cast(array, &DataType::List(Arc::clone(item)))?, target, origin, column);
+    }
+    if let (DataType::List(from), DataType::List(to)) = (source, target) {
+        // What an array holds has a type, however it was written.
+        let elements = array.as_list::<i32>().values();
+        if from.data_type() == to.data_type() || is_assignable(from.data_type(), to.data_type(), Origin::Expression) {
+            let elements = assign(elements, to.data_type(), Origin::Expression, column)?;
+            return Ok(Arc::new(with_elements(array.as_list::<i32>(), to, elements)?));
+        }
+    }
     if !is_assignable(source, target, origin) {
         let message =
             format!("column {column} is of type {} but the value is of type {}", sql_name(target), sql_name(source));
@@ -50,11 +62,22 @@ pub(crate) fn assign(array: &ArrayRef, target: &DataType, origin: Origin, column
     Ok(stored)
 }
 
-/// Checks the limit of VARCHAR(n).
+/// `lists` with `elements` in place of theirs, one for one.
+///
+/// # Errors
+/// None for as many elements of the type that `item` says.
+pub(crate) fn with_elements(lists: &ListArray, item: &FieldRef, elements: ArrayRef) -> Result<ListArray> {
+    Ok(ListArray::try_new(Arc::clone(item), lists.offsets().clone(), elements, lists.nulls().cloned())?)
+}
+
+/// Checks the limit of VARCHAR(n), or of the elements of VARCHAR(n)[].
 ///
 /// # Errors
 /// 22001, naming column, limit and the beginning of the value.
 pub(crate) fn check_length(array: &ArrayRef, chars_max: u32, column: &str) -> Result<()> {
+    if let Some(lists) = array.as_list_opt::<i32>() {
+        return check_length(lists.values(), chars_max, column);
+    }
     let limit = chars_max as usize;
     for text in array.as_string_view().iter().flatten() {
         // A text has at most as many characters as bytes, so counting is rarely needed.
@@ -85,7 +108,7 @@ fn is_assignable(source: &DataType, target: &DataType, origin: Origin) -> bool {
     }
     *source == DataType::Null
         || source.is_numeric() && target.is_numeric()
-        || is_text(target) && !is_binary(source) && !source.is_nested()
+        || is_text(target) && !is_binary(source) && (!source.is_nested() || matches!(source, DataType::List(_)))
         || is_binary(source) && is_binary(target)
         || is_date_or_timestamp(source) && is_date_or_timestamp(target)
         || is_time(source) && is_time(target)

@@ -300,6 +300,9 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 
 /// The elements of `{…}`; `None` is NULL.
 fn elements(text: &str) -> Read<Vec<Option<String>>> {
+    if text.starts_with('[') {
+        return Err(Refusal::Unsupported("an array that does not begin at 1"));
+    }
     let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(Refusal::Syntax)?;
     let mut found = Vec::new();
     if inner.trim().is_empty() {
@@ -308,6 +311,7 @@ fn elements(text: &str) -> Read<Vec<Option<String>>> {
     let mut chars = inner.chars();
     loop {
         let (mut element, mut is_quoted, mut is_open) = (String::new(), false, false);
+        let mut is_escaped = false;
         loop {
             match chars.next() {
                 Some('"') if is_open => is_open = false,
@@ -315,30 +319,38 @@ fn elements(text: &str) -> Read<Vec<Option<String>>> {
                     (is_quoted, is_open) = (true, true);
                     element.clear();
                 }
-                Some('\\') => element.push(chars.next().ok_or(Refusal::Syntax)?),
+                Some('"') if !is_open => return Err(Refusal::Syntax),
+                Some('\\') if is_quoted && !is_open => return Err(Refusal::Syntax),
+                Some('\\') => {
+                    is_escaped = true;
+                    element.push(chars.next().ok_or(Refusal::Syntax)?);
+                }
                 Some(',') if !is_open => break,
-                Some('{' | '}') if !is_open => return Err(Refusal::Unsupported("an array of arrays")),
+                Some('{') if !is_open && element.trim().is_empty() && !is_quoted => {
+                    return Err(Refusal::Unsupported("an array of arrays"));
+                }
+                Some('{' | '}') if !is_open => return Err(Refusal::Syntax),
                 Some(c) if is_quoted && !is_open && c.is_whitespace() => {}
                 Some(_) if is_quoted && !is_open => return Err(Refusal::Syntax),
                 Some(c) => element.push(c),
                 None if is_open => return Err(Refusal::Syntax),
                 None => {
-                    found.push(finished(element, is_quoted)?);
+                    found.push(finished(element, is_quoted, is_escaped)?);
                     return Ok(found);
                 }
             }
         }
-        found.push(finished(element, is_quoted)?);
+        found.push(finished(element, is_quoted, is_escaped)?);
     }
 }
 
-fn finished(element: String, is_quoted: bool) -> Read<Option<String>> {
+fn finished(element: String, is_quoted: bool, is_escaped: bool) -> Read<Option<String>> {
     if is_quoted {
         return Ok(Some(element));
     }
     match element.trim() {
         "" => Err(Refusal::Syntax),
-        word if word.eq_ignore_ascii_case("null") => Ok(None),
+        word if word.eq_ignore_ascii_case("null") && !is_escaped => Ok(None),
         word => Ok(Some(word.to_owned())),
     }
 }
