@@ -6,9 +6,11 @@
 mod alter;
 mod columns;
 mod comment;
+mod constraint;
 mod definition;
 mod drop;
 mod index;
+mod online;
 mod schema;
 mod sequence;
 mod storage;
@@ -29,8 +31,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::pg_catalog::PG_SCHEMA;
 use crate::statement::name_parts;
+use crate::statement::own::Own;
 
-pub(crate) use index::{abandon, build_online, declare};
+pub(crate) use constraint::{Added, validate};
+pub(crate) use index::{abandon, build_online};
+pub(crate) use online::{Online, abandon_pending, remove_pending};
 pub(crate) use sequence::undefined as undefined_sequence;
 
 /// What is left to do once the transaction has committed.
@@ -65,6 +70,11 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
         ast::Statement::AlterTable(alter) => {
             alter::run(context, alter).await?;
             Ok(Done::tag("ALTER TABLE"))
+        }
+        ast::Statement::AlterIndex { name, operation: ast::AlterIndexOperation::RenameIndex { index_name } } => {
+            let name = TableName::from_parts(&name_parts(name)?)?;
+            index::rename(context, &name, &plain_name(index_name)?)?;
+            Ok(Done::tag("ALTER INDEX"))
         }
         ast::Statement::CreateIndex(create) => {
             index::create(context, create).await?;
@@ -112,6 +122,25 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
     }
 }
 
+/// Runs a DDL statement that the parser has no rule for.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_own(context: &mut Context<'_>, statement: &Own) -> Result<Done> {
+    match statement {
+        Own::AlterConstraint { table, if_exists, name, characteristics } => {
+            let known_as = TableName::from_parts(&name_parts(table)?)?;
+            refuse_system_schema(&known_as.schema)?;
+            match context.catalog.table(&known_as).cloned() {
+                Err(error) if *if_exists && error.state() != SqlState::WrongObjectType => {}
+                table => constraint::alter(context, &*table?, name, characteristics)?,
+            }
+            Ok(Done::tag("ALTER TABLE"))
+        }
+        other => Err(Error::unsupported(format!("{other:?}"))),
+    }
+}
+
 /// Tells the row store about a table and its indexes.
 pub(crate) fn register(engine: &Engine, table: &Table) {
     let db = engine.db();
@@ -133,6 +162,15 @@ fn new_name(catalog: &Catalog, what: &str, name: &ast::ObjectName) -> Result<Tab
         return Err(catalog.undefined_schema(&name.schema));
     }
     Ok(name)
+}
+
+/// The name that something gets in its schema.
+fn plain_name(name: &ast::ObjectName) -> Result<String> {
+    match name_parts(name)?.as_slice() {
+        [name] => Ok(name.clone()),
+        _ => Err(Error::new(SqlState::Syntax, format!("{name} is not a plain name"))
+            .with_hint("RENAME TO keeps a thing in its schema")),
+    }
 }
 
 fn refuse_system_schema(schema: &str) -> Result<()> {

@@ -107,6 +107,41 @@ impl Context<'_> {
         snapshot: Option<Snapshot>,
         frames: Frames,
     ) -> Result<Drained> {
+        let (reader, query) = self.reader_at(query, snapshot, frames).await?;
+        let mut rows = reader.query(query).await?;
+        let memory = MemoryConsumer::new("rows to be written").register(reader.memory_pool());
+        let (schema, mut batches) = (rows.schema(), Vec::new());
+        while let Some(batch) = rows.next().await? {
+            memory.try_grow(batch.get_array_memory_size())?;
+            batches.push(batch);
+        }
+        Ok(Drained { schema, batches, _memory: memory })
+    }
+
+    /// Hands the rows of the query to `visit` as they come.
+    ///
+    /// # Errors
+    /// Whatever the query or `visit` runs into.
+    pub(crate) async fn visit(
+        &mut self,
+        query: ast::Statement,
+        mut visit: impl FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let (reader, query) = self.reader_at(query, None, Frames::new()).await?;
+        let mut rows = reader.query(query).await?;
+        while let Some(batch) = rows.next().await? {
+            visit(batch)?;
+        }
+        Ok(())
+    }
+
+    /// What reads the query, and the query bound to it.
+    async fn reader_at(
+        &mut self,
+        query: ast::Statement,
+        snapshot: Option<Snapshot>,
+        frames: Frames,
+    ) -> Result<(Reader, ast::Statement)> {
         let is_own = snapshot.is_none();
         let view = view_at(self.txn, snapshot.unwrap_or_else(|| self.txn.snapshot().clone()));
         if is_own {
@@ -118,14 +153,7 @@ impl Context<'_> {
         if is_own {
             reader.note(self.txn, &query)?;
         }
-        let mut rows = reader.query(query).await?;
-        let memory = MemoryConsumer::new("rows to be written").register(reader.memory_pool());
-        let (schema, mut batches) = (rows.schema(), Vec::new());
-        while let Some(batch) = rows.next().await? {
-            memory.try_grow(batch.get_array_memory_size())?;
-            batches.push(batch);
-        }
-        Ok(Drained { schema, batches, _memory: memory })
+        Ok((reader, query))
     }
 }
 

@@ -182,6 +182,7 @@ impl Engine {
             for index in table.rules.indexes.iter().filter(|index| index.is_building) {
                 ddl::abandon(self, table.id(), index.id)?;
             }
+            ddl::remove_pending(self, table.id())?;
         }
         let owned: BTreeSet<TableId> = self.catalog_at(&db.snapshot())?.storages().collect();
         for id in db.tables() {

@@ -22,12 +22,12 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::displayable;
-use datafusion::sql::sqlparser::ast;
 use strata_olap::scan::ScanCounters as Counters;
 use strata_oltp::commit::Durability;
 use tokio::time::Instant;
 
 use crate::call;
+use crate::ddl::Online;
 use crate::dml::cells;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
@@ -325,9 +325,9 @@ impl Session {
 
     async fn dispatch(&mut self, statement: &Statement) -> Result<StatementResult> {
         if let (Kind::Ddl(ddl), None) = (&statement.kind, &self.open)
-            && let ast::Statement::CreateIndex(create) = ddl.as_ref()
+            && let Some(online) = Online::of(ddl)
         {
-            return self.create_index(create).await;
+            return Box::pin(self.add_online(online)).await;
         }
         match &statement.kind {
             Kind::Query(_) => match self.read_point(None, &statement.kind, NO_PARAMETERS)? {

@@ -10,6 +10,7 @@ mod array_types;
 pub(crate) mod copy;
 mod dialect;
 pub(crate) mod json;
+pub(crate) mod own;
 mod precedence;
 pub(crate) mod script;
 mod shallow;
@@ -24,6 +25,7 @@ use crate::expr::spelling::respell;
 use copy::CopyStatement;
 use dialect::PastDialect;
 use json::JsonInsert;
+use own::Own;
 use script::{Piece, split};
 
 /// One parsed statement.
@@ -45,6 +47,8 @@ pub(crate) enum Kind {
     Merge(Box<ast::Merge>),
     /// CREATE and DROP of everything, TRUNCATE, COMMENT, ANALYZE.
     Ddl(Box<ast::Statement>),
+    /// What the parser has no rule for.
+    Own(Box<Own>),
     /// COPY, either way.
     Copy(Box<CopyStatement>),
     /// `CALL strata.…`.
@@ -163,11 +167,32 @@ fn parse_sql(script: &str, text: &str, offset: usize) -> Result<Option<Kind>> {
 }
 
 fn parse_kind(text: &str) -> Result<Option<Kind>> {
-    let begins_copy = text.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("copy"));
-    if begins_copy && let Some(copy) = copy::parse(text)? {
+    let word = first_word(text);
+    if word.eq_ignore_ascii_case("copy")
+        && let Some(copy) = copy::parse(text)?
+    {
         return Ok(Some(Kind::Copy(Box::new(copy))));
     }
+    if let Some(own) = own::parse(word, text)? {
+        return Ok(Some(Kind::Own(Box::new(own))));
+    }
     parse_at(text)?.map(classify).transpose()
+}
+
+/// The word that `text` begins with, behind blanks and comments.
+fn first_word(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    loop {
+        let end = match () {
+            () if rest.starts_with("--") => rest.find('\n'),
+            () if rest.starts_with("/*") => rest.find("*/").map(|at| at + 2),
+            () => {
+                let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+                return &rest[..end];
+            }
+        };
+        rest = end.map_or("", |end| rest[end..].trim_start());
+    }
 }
 
 fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
@@ -280,6 +305,7 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
         Sql::Delete(delete) => Kind::Delete(Box::new(delete)),
         Sql::CreateTable(_)
         | Sql::AlterTable(_)
+        | Sql::AlterIndex { .. }
         | Sql::CreateIndex(_)
         | Sql::CreateView(_)
         | Sql::CreateSequence { .. }

@@ -16,6 +16,7 @@ use strata_oltp::schema::StorageKind;
 use strata_oltp::{FileKind, Snapshot, TableId};
 
 use crate::catalog::index::Index;
+use crate::catalog::table::Validity;
 use crate::catalog::{Catalog, Table};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -138,13 +139,16 @@ fn constraints(catalog: &Catalog) -> Listing {
             let columns = table.column_names(&index.columns);
             all.push((table, index.name.clone(), "UNIQUE", format!("UNIQUE ({columns})")));
         }
+        let doubt = |validity: Validity| if validity.is_valid() { "" } else { " NOT VALID" };
         for check in &table.rules.checks {
-            all.push((table, check.name.clone(), "CHECK", format!("CHECK ({})", check.condition)));
+            let text = format!("CHECK ({}){}", check.condition, doubt(check.validity));
+            all.push((table, check.name.clone(), "CHECK", text));
         }
         for key in &table.rules.foreign_keys {
             let Some(parent) = catalog.find_id(TableId(key.parent)) else { continue };
             let (columns, referred) = (table.column_names(&key.columns), parent.column_names(&key.parent_columns));
             let text = format!("FOREIGN KEY ({columns}) REFERENCES {} ({referred})", parent.qualified_name());
+            let text = text + doubt(key.validity);
             all.push((table, key.name.clone(), "FOREIGN KEY", text));
         }
     }

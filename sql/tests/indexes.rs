@@ -211,3 +211,134 @@ async fn a_bulk_load_checks_foreign_keys() {
     assert_eq!(writer.finish().unwrap_err().sqlstate(), "23503");
     assert_eq!(number(&mut session, "SELECT count(*) FROM child WHERE p = 2").await, 2);
 }
+
+/// Whoever began before a constraint and commits after it does not know of it.
+#[tokio::test]
+async fn a_writer_from_before_a_constraint_conflicts() {
+    let script = "CREATE TABLE parent (id INT PRIMARY KEY, a INT); INSERT INTO parent VALUES (1, 1), (2, 2), (3, 3);
+        CREATE TABLE t (id INT PRIMARY KEY, a INT, p INT REFERENCES parent ON DELETE SET NULL);
+        INSERT INTO t VALUES (1, 1, 1), (2, 2, 3)";
+    for (write, alter) in [
+        ("INSERT INTO t VALUES (3, -3, 1)", "ALTER TABLE t ADD CHECK (a > 0)"),
+        ("UPDATE t SET a = -1 WHERE id = 1", "ALTER TABLE t ADD CHECK (a > 0) NOT VALID"),
+        ("INSERT INTO t VALUES (3, 1, 1)", "ALTER TABLE t ADD UNIQUE (a)"),
+        ("UPDATE t SET a = 9 WHERE id = 1", "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES parent"),
+        ("UPDATE t SET a = 9 WHERE id = 1", "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES parent NOT VALID"),
+        ("DELETE FROM parent WHERE id = 2", "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES parent"),
+        ("UPDATE t SET a = -1 WHERE id = 1", "BEGIN; ALTER TABLE t ADD CHECK (a > 0); COMMIT"),
+        ("DELETE FROM parent WHERE id = 2", "BEGIN; ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES parent; COMMIT"),
+        // Rows that a foreign key's action writes.
+        ("DELETE FROM parent WHERE id = 3", "ALTER TABLE t ADD CHECK (p > 0 AND p IS NOT NULL)"),
+        ("DELETE FROM parent WHERE id = 3", "CREATE INDEX ON t (p)"),
+    ] {
+        let engine = engine();
+        let (mut early, mut other) = (engine.session(), engine.session());
+        other.execute(script).await.unwrap();
+        early.execute("BEGIN").await.unwrap();
+        early.execute(write).await.unwrap();
+        other.execute(alter).await.unwrap();
+        let late = early.execute("COMMIT").await.map(|_| "committed");
+        assert_eq!(late.unwrap_err().sqlstate(), "40001", "{write} beside {alter}");
+    }
+    // The other way round: a commit between the look at the rows and the commit of the constraint.
+    for (write, alter) in [
+        ("UPDATE t SET a = -1 WHERE id = 1", "ALTER TABLE t ADD CHECK (a > 0)"),
+        ("UPDATE t SET a = 9 WHERE id = 1", "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES parent"),
+        ("DELETE FROM parent WHERE id = 2", "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES parent"),
+        ("INSERT INTO t VALUES (3, 1, 1)", "ALTER TABLE t ADD UNIQUE (a)"),
+    ] {
+        for alter in [alter.to_owned(), format!("{alter} NOT VALID; ALTER TABLE t VALIDATE CONSTRAINT t_a_check")] {
+            if alter.contains("VALID") && !alter.contains("CHECK") {
+                continue;
+            }
+            let engine = engine();
+            let (mut adding, mut other) = (engine.session(), engine.session());
+            other.execute(script).await.unwrap();
+            adding.execute("BEGIN").await.unwrap();
+            adding.execute(&alter).await.unwrap();
+            other.execute(write).await.unwrap();
+            let late = adding.execute("COMMIT").await.map(|_| "committed");
+            assert_eq!(late.unwrap_err().sqlstate(), "40001", "{alter} beside {write}");
+        }
+    }
+}
+
+/// A write of the test below. Now and then one that breaks each of the constraints, which mostly goes again.
+fn write_beside(writer: i32, at: i32, breaks: bool) -> String {
+    let id = 10_000 * (writer + 1) + at;
+    match at % 8 {
+        1 if breaks => format!("INSERT INTO t VALUES ({id}, -1, {at}, 3)"),
+        2 => format!("DELETE FROM t WHERE id = {}", id - 1),
+        3 => "DELETE FROM parent WHERE id = 3".to_owned(),
+        4 => "INSERT INTO parent VALUES (3) ON CONFLICT DO NOTHING".to_owned(),
+        _ => format!("INSERT INTO t VALUES ({id}, 1, {id}, {})", at % 2 + if at % 16 == 5 { 2 } else { 0 }),
+    }
+}
+
+/// Either a constraint was not added, or no row breaks it, however many writers there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn constraints_are_added_while_writers_run() {
+    let cases = [
+        ("ADD CONSTRAINT new CHECK (a >= 0)", "SELECT count(*) FROM t WHERE a < 0"),
+        ("ADD CONSTRAINT new UNIQUE (u)", "SELECT count(u) - count(DISTINCT u) FROM t"),
+        (
+            "ADD CONSTRAINT new FOREIGN KEY (p) REFERENCES parent",
+            "SELECT count(*) FROM t WHERE p NOT IN (SELECT id FROM parent)",
+        ),
+    ];
+    let (mut added, mut refused) = (0, 0);
+    for round in 0..8 {
+        for (alter, broken) in cases {
+            let engine = engine();
+            let mut session = engine.session();
+            let script = "CREATE TABLE parent (id INT PRIMARY KEY); INSERT INTO parent VALUES (0), (1), (2), (3);
+                CREATE TABLE t (id INT PRIMARY KEY, a INT, u INT, p INT);
+                INSERT INTO t SELECT i, 1, i, i % 2 FROM generate_series(1, 2000) AS g(i)";
+            session.execute(script).await.unwrap();
+            let stop = Arc::new(AtomicBool::new(false));
+            let writers: Vec<_> = (0..3)
+                .map(|writer: i32| {
+                    let (mut session, stop) = (engine.session(), Arc::clone(&stop));
+                    tokio::spawn(async move {
+                        for at in 1..=400 {
+                            if stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let sql = write_beside(writer, at, round % 2 == 0);
+                            if let Err(error) = session.execute(&sql).await {
+                                let known = ["23503", "23505", "23514", "40001", "40P01"];
+                                assert!(known.contains(&error.sqlstate()), "{sql}: {error:?}");
+                            }
+                        }
+                    })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            match session.execute(&format!("ALTER TABLE t {alter}")).await {
+                Ok(_) => {
+                    added += 1;
+                    for _ in 0..5 {
+                        assert_eq!(number(&mut session, broken).await, 0, "{alter}");
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(["23503", "23505", "23514"].contains(&error.sqlstate()), "{error:?}");
+                    let left = "SELECT count(*) FROM strata.constraints WHERE constraint_name = 'new'";
+                    assert_eq!(number(&mut session, left).await, 0, "{alter} is not left behind");
+                }
+            }
+            let was_added =
+                number(&mut session, "SELECT count(*) FROM strata.constraints WHERE constraint_name = 'new'").await;
+            stop.store(true, Ordering::Relaxed);
+            for writer in writers {
+                writer.await.unwrap();
+            }
+            if was_added == 1 {
+                assert_eq!(number(&mut session, broken).await, 0, "{alter}");
+            }
+        }
+    }
+    assert!(added > 0 && refused > 0, "{added} were added, {refused} refused");
+}

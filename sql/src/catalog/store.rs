@@ -443,7 +443,7 @@ mod tests {
     use super::*;
     use crate::catalog::index::Index;
     use crate::catalog::sequence::SequenceShape;
-    use crate::catalog::table::Check;
+    use crate::catalog::table::{Check, Validity};
     use crate::catalog::view::ViewOptions;
 
     fn hex(bytes: &[u8]) -> String {
@@ -505,7 +505,7 @@ mod tests {
             is_constraint: true,
             is_building: false,
         };
-        let check = Check { name: "users_check".to_owned(), condition: "id > 0".to_owned() };
+        let check = Check { name: "users_check".to_owned(), condition: "id > 0".to_owned(), validity: Validity::Valid };
         let defaults = BTreeMap::from([(1, "'nobody'".to_owned())]);
         let rules = Rules { defaults, checks: vec![check], indexes: vec![index], ..Rules::default() };
         StoredOptions { chars_max: BTreeMap::from([(1, 25)]), compaction: None, rules }

@@ -77,6 +77,27 @@ pub(crate) struct Check {
     pub name: String,
     /// An SQL expression over the table's columns.
     pub condition: String,
+    #[serde(default, skip_serializing_if = "Validity::is_valid")]
+    pub validity: Validity,
+}
+
+/// Whether rows that are older than a constraint satisfy it. Rows that are written always must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Validity {
+    /// Every row does.
+    #[default]
+    Valid,
+    /// Nobody has looked, as `NOT VALID` asked for.
+    NotValid,
+    /// The statement that adds it is looking at the moment.
+    Pending,
+}
+
+impl Validity {
+    pub(crate) fn is_valid(&self) -> bool {
+        *self == Validity::Valid
+    }
 }
 
 /// What happens to rows that refer to one that goes or gets another key.
@@ -109,6 +130,8 @@ pub(crate) struct ForeignKey {
     /// Whether it may be checked at the commit instead of at the end of each statement.
     pub is_deferrable: bool,
     pub is_deferred: bool,
+    #[serde(default, skip_serializing_if = "Validity::is_valid")]
+    pub validity: Validity,
 }
 
 /// One table.
@@ -240,6 +263,15 @@ impl Table {
     /// Name of the primary key's constraint.
     pub(crate) fn key_name(&self) -> String {
         self.rules.primary_key.clone().unwrap_or_else(|| format!("{}_pkey", self.name))
+    }
+
+    /// Names of its constraints.
+    pub(crate) fn constraint_names(&self) -> Vec<String> {
+        let Rules { checks, foreign_keys, indexes, .. } = &self.rules;
+        let key = (!self.has_hidden_key()).then(|| self.key_name());
+        let unique = indexes.iter().filter(|index| index.is_constraint).map(|index| index.name.clone());
+        let checks = checks.iter().map(|check| check.name.clone());
+        key.into_iter().chain(unique).chain(checks).chain(foreign_keys.iter().map(|key| key.name.clone())).collect()
     }
 
     /// Every storage the table owns: its rows, its indexes, its counters.

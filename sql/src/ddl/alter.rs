@@ -16,7 +16,7 @@ use strata_oltp::schema::{Column, Widening};
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
 use super::columns::{depending_views, rename_in, uses_column};
-use super::{Context, drop, refuse_system_schema, view as views};
+use super::{Context, constraint as constraints, drop, refuse_system_schema, view as views};
 use crate::catalog::{Rules, Table, TableName, check_name};
 use crate::dml::computed;
 use crate::error::{Error, Result, SqlState};
@@ -76,11 +76,22 @@ async fn apply(
             let position = table.column_position(&identifier(column_name))?;
             alter_column(context, table, position, op).await
         }
-        Operation::DropConstraint { if_exists, name: constraint, .. } => {
-            drop_constraint(context, table, &identifier(constraint), *if_exists)
+        Operation::AddConstraint { constraint, not_valid } => {
+            constraints::add(context, table, constraint, *not_valid).await
         }
-        other => Err(Error::unsupported(format!("ALTER TABLE … {other}"))
-            .with_hint("ADD, DROP, RENAME and ALTER of columns, and RENAME TO, are what a table can be altered by")),
+        Operation::DropConstraint { if_exists, name: constraint, drop_behavior } => {
+            let cascade = *drop_behavior == Some(ast::DropBehavior::Cascade);
+            constraints::drop(context, table, &identifier(constraint), *if_exists, cascade)
+        }
+        Operation::RenameConstraint { old_name, new_name } => {
+            constraints::rename(context, table, &identifier(old_name), &identifier(new_name))
+        }
+        Operation::ValidateConstraint { name: constraint } => {
+            constraints::validate(context, table.id(), &identifier(constraint)).await
+        }
+        other => Err(Error::unsupported(format!("ALTER TABLE … {other}")).with_hint(
+            "ADD, DROP, RENAME and ALTER of columns and constraints, and RENAME TO, are what a table can be altered by",
+        )),
     }
 }
 
@@ -143,7 +154,12 @@ async fn add_column(
     let shape = table.shape.with_column(field.with_nullable(!options.is_not_null), missing.as_value())?;
     let mut added = reshaped(table, shape, rules)?;
     added.chars_max.extend(chars_max.map(|limit| (position, limit)));
-    put(context, added)
+    put(context, added)?;
+    for constraint in constraints::of_column(definition) {
+        let table = Arc::clone(context.catalog.table(&table.qualified_name())?);
+        constraints::add(context, &table, &constraint, false).await?;
+    }
+    Ok(())
 }
 
 /// What a column definition says besides name and type.
@@ -165,9 +181,11 @@ impl<'a> Options<'a> {
                     return Err(Error::new(SqlState::Syntax, format!("column {name} is given two defaults")));
                 }
                 ast::ColumnOption::Comment(text) => found.comment = Some(text.clone()),
+                // Added once the column is there.
+                ast::ColumnOption::Unique(_) | ast::ColumnOption::Check(_) | ast::ColumnOption::ForeignKey(_) => {}
                 other => {
                     return Err(Error::unsupported(format!("ADD COLUMN {name} … {other}"))
-                        .with_hint("add the column by itself first; a unique index can be created on it afterwards"));
+                        .with_hint("add the column by itself, or copy the rows into a new table that has it"));
                 }
             }
         }
@@ -287,35 +305,6 @@ fn drop_dependents(context: &mut Context<'_>, table: &Table, name: &str, id: u32
     Ok(())
 }
 
-/// Drops a CHECK, UNIQUE or FOREIGN KEY constraint.
-fn drop_constraint(context: &mut Context<'_>, table: &Table, name: &str, if_exists: bool) -> Result<()> {
-    let mut rules = table.rules.clone();
-    rules.checks.retain(|check| check.name != name);
-    rules.foreign_keys.retain(|key| key.name != name);
-    if let Some(index) = table.rules.indexes.iter().find(|index| index.is_constraint && index.name == name) {
-        let is_same = |ids: &[u32]| ids.len() == index.columns.len() && ids.iter().all(|id| index.columns.contains(id));
-        if let Some((child, key)) =
-            context.catalog.referring_to(table.id()).find(|(_, key)| is_same(&key.parent_columns))
-        {
-            let message = format!("constraint {name} is needed by foreign key {} of table {}", key.name, child.name);
-            return Err(Error::new(SqlState::DependentObjects, message).with_hint("drop the foreign key first"));
-        }
-        rules.indexes.retain(|known| known.id != index.id);
-        context.effects.dropped.push(TableId(index.id));
-    }
-    if rules == table.rules {
-        if name == table.key_name() && !table.has_hidden_key() {
-            return Err(Error::unsupported("dropping a primary key").with_hint(REWRITE));
-        }
-        if if_exists {
-            return Ok(());
-        }
-        let message = format!("constraint {name} of table {} does not exist", table.name);
-        return Err(Error::new(SqlState::UndefinedObject, message).with_hint("strata.constraints lists them"));
-    }
-    put(context, table.with_rules(rules)?)
-}
-
 fn rename_column(context: &mut Context<'_>, table: &Table, from: &str, to: &str) -> Result<()> {
     let position = table.column_position(from)?;
     check_name("column", to)?;
@@ -422,7 +411,7 @@ fn is_of_text(data_type: &DataType) -> bool {
     }
 }
 
-const REWRITE: &str = "rewrite the rows with CREATE TABLE … AS SELECT …, then rename the tables";
+pub(super) const REWRITE: &str = "rewrite the rows with CREATE TABLE … AS SELECT …, then rename the tables";
 
 fn set_type(context: &mut Context<'_>, table: &Table, position: usize, sql: &ast::DataType) -> Result<()> {
     let Column { id, field } = &table.shape.columns[position];

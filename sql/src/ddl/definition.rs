@@ -9,10 +9,11 @@ use datafusion::sql::sqlparser::ast;
 use strata_oltp::schema::{Column, ROW_ID_COLUMN};
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
+use super::columns::uses_column;
 use super::sequence;
 use crate::catalog::index::{Index, TableIndex};
-use crate::catalog::table::{Check, ForeignKey, Identity};
-use crate::catalog::{Catalog, Rules, TableName, check_name};
+use crate::catalog::table::{Check, ForeignKey, Identity, Validity};
+use crate::catalog::{Catalog, Rules, Table, TableName, check_name};
 use crate::error::{Error, Result, SqlState};
 use crate::statement::identifier;
 use crate::types::{ColumnType, column_type, is_json_type, json_field};
@@ -50,6 +51,18 @@ impl<'a> Definition<'a> {
             primary_key: None,
             foreign_keys: Vec::new(),
             taken: Vec::new(),
+        }
+    }
+
+    /// The definition of a table that exists, to be added to.
+    pub(super) fn of(catalog: &'a mut Catalog, name: &'a TableName, table: &Table) -> Definition<'a> {
+        let has_key = !table.has_hidden_key();
+        Definition {
+            columns: table.columns().to_vec(),
+            rules: table.rules.clone(),
+            primary_key: has_key.then(|| table.shape.primary_key.clone()),
+            taken: table.constraint_names(),
+            ..Definition::new(catalog, name, table.id())
         }
     }
 
@@ -130,10 +143,12 @@ impl<'a> Definition<'a> {
                 Some(_) => Err(Error::new(SqlState::Syntax, format!("column {column} is given two defaults"))),
             },
             ast::ColumnOption::Unique(unique) => {
+                refuse_timing("a unique constraint", unique.characteristics.as_ref())?;
                 self.add_unique(&[position], name.or(unique.name.as_ref()), unique.nulls_distinct)
             }
             ast::ColumnOption::Check(check) => {
                 let base = format!("{}_{column}_check", self.name.table);
+                refuse_unenforced(check.enforced)?;
                 self.add_check(&check.expr, name.or(check.name.as_ref()), &base)
             }
             ast::ColumnOption::ForeignKey(key) => {
@@ -179,17 +194,23 @@ impl<'a> Definition<'a> {
     pub(super) fn add_constraint(&mut self, constraint: &ast::TableConstraint) -> Result<()> {
         match constraint {
             ast::TableConstraint::PrimaryKey(key) => {
+                refuse_timing("a primary key", key.characteristics.as_ref())?;
                 let columns =
                     self.positions(key.columns.iter().map(|column| &column.column.expr), "the primary key")?;
                 self.set_primary_key(columns, key.name.as_ref())
             }
             ast::TableConstraint::Unique(unique) => {
+                refuse_timing("a unique constraint", unique.characteristics.as_ref())?;
                 let expressions = unique.columns.iter().map(|column| &column.column.expr);
                 let columns = self.positions(expressions, "the unique constraint")?;
                 self.add_unique(&columns, unique.name.as_ref(), unique.nulls_distinct)
             }
             ast::TableConstraint::Check(check) => {
-                let base = format!("{}_check", self.name.table);
+                let base = match self.only_column(&check.expr) {
+                    Some(column) => format!("{}_{column}_check", self.name.table),
+                    None => format!("{}_check", self.name.table),
+                };
+                refuse_unenforced(check.enforced)?;
                 self.add_check(&check.expr, check.name.as_ref(), &base)
             }
             ast::TableConstraint::ForeignKey(key) => {
@@ -246,8 +267,10 @@ impl<'a> Definition<'a> {
             TableIndex::check_type(&self.columns[*position].field)?;
         }
         let base = self.name_after(positions, "key");
+        let name = self.constraint_name(name, &base)?;
+        self.catalog.check_free("index", &TableName { schema: self.name.schema.clone(), table: name.clone() })?;
         let index = Index {
-            name: self.constraint_name(name, &base)?,
+            name,
             id: self.catalog.new_storage().0,
             columns: positions.iter().map(|position| self.columns[*position].id.0).collect(),
             is_unique: true,
@@ -261,8 +284,15 @@ impl<'a> Definition<'a> {
 
     fn add_check(&mut self, condition: &ast::Expr, name: Option<&ast::Ident>, base: &str) -> Result<()> {
         let name = self.constraint_name(name, base)?;
-        self.rules.checks.push(Check { name, condition: condition.to_string() });
+        self.rules.checks.push(Check { name, condition: condition.to_string(), validity: Validity::Valid });
         Ok(())
+    }
+
+    /// The one column that a condition is about, which its name then says.
+    fn only_column(&self, condition: &ast::Expr) -> Option<&str> {
+        let names = self.columns.iter().map(|column| column.field.name().as_str());
+        let used: Vec<&str> = names.filter(|name| uses_column(condition, name)).collect();
+        <[&str; 1]>::try_from(used).ok().map(|[only]| only)
     }
 
     /// `t_a_b_key`.
@@ -295,10 +325,7 @@ impl<'a> Definition<'a> {
             let message = format!("table {} has no columns", self.name);
             return Err(Error::new(SqlState::InvalidTableDefinition, message));
         }
-        for (name, key) in std::mem::take(&mut self.foreign_keys) {
-            let key = self.foreign_key(name.as_ref(), &key)?;
-            self.rules.foreign_keys.push(key);
-        }
+        self.finish_foreign_keys()?;
         // The key is NOT NULL whether or not the definition says so.
         self.primary_key.clone().unwrap_or_default().into_iter().for_each(|position| self.set_not_null(position));
         let Definition { mut columns, chars_max, rules, primary_key, id, .. } = self;
@@ -308,6 +335,23 @@ impl<'a> Definition<'a> {
             vec![columns.len() - 1]
         });
         Ok(Defined { shape: TableSchema::new(id, 1, columns, primary_key)?, chars_max, rules })
+    }
+
+    fn finish_foreign_keys(&mut self) -> Result<()> {
+        for (name, key) in std::mem::take(&mut self.foreign_keys) {
+            let key = self.foreign_key(name.as_ref(), &key)?;
+            self.rules.foreign_keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// Its rules, if nothing but constraints was added.
+    ///
+    /// # Errors
+    /// Foreign keys that do not fit.
+    pub(super) fn finish_rules(mut self) -> Result<Rules> {
+        self.finish_foreign_keys()?;
+        Ok(self.rules)
     }
 
     fn foreign_key(&mut self, name: Option<&ast::Ident>, key: &ast::ForeignKeyConstraint) -> Result<ForeignKey> {
@@ -320,7 +364,8 @@ impl<'a> Definition<'a> {
         let children: Vec<Column> = positions.iter().map(|position| self.columns[*position].clone()).collect();
         let parent_name = TableName::from_parts(&crate::statement::name_parts(&key.foreign_table)?)?;
         let own_keys = || {
-            let unique = self.rules.indexes.iter().map(|index| index.columns.clone());
+            let unique = self.rules.indexes.iter().filter(|index| index.is_unique && !index.is_building);
+            let unique = unique.map(|index| index.columns.clone());
             let id = |position: &usize| self.columns[*position].id.0;
             let primary = self.primary_key.iter().map(|key| key.iter().map(id).collect::<Vec<_>>());
             primary.chain(unique).collect::<Vec<_>>()
@@ -382,6 +427,7 @@ impl Parent<'_> {
             }
         }
         let characteristics = key.characteristics.unwrap_or_default();
+        refuse_unenforced(characteristics.enforced)?;
         let is_deferred = characteristics.initially == Some(ast::DeferrableInitial::Deferred);
         Ok(ForeignKey {
             name,
@@ -392,6 +438,7 @@ impl Parent<'_> {
             on_update: super::action(key.on_update),
             is_deferrable: characteristics.deferrable.unwrap_or(is_deferred),
             is_deferred,
+            validity: Validity::Valid,
         })
     }
 
@@ -407,6 +454,23 @@ impl Parent<'_> {
         Error::new(SqlState::InvalidForeignKey, format!("table {} has {what}", self.name))
             .with_hint("a foreign key refers to a primary key or to the columns of a UNIQUE constraint")
     }
+}
+
+fn refuse_timing(what: &str, characteristics: Option<&ast::ConstraintCharacteristics>) -> Result<()> {
+    let Some(said) = characteristics else { return Ok(()) };
+    refuse_unenforced(said.enforced)?;
+    if said.deferrable == Some(true) || said.initially == Some(ast::DeferrableInitial::Deferred) {
+        return Err(Error::unsupported(format!("{what} that is DEFERRABLE"))
+            .with_hint("it holds at the end of each statement, so that one UPDATE may exchange values; foreign keys can be deferred"));
+    }
+    Ok(())
+}
+
+fn refuse_unenforced(enforced: Option<bool>) -> Result<()> {
+    if enforced == Some(false) {
+        return Err(Error::unsupported("a constraint that is NOT ENFORCED").with_hint("leave the constraint out"));
+    }
+    Ok(())
 }
 
 /// The type behind SERIAL, BIGSERIAL and SMALLSERIAL, which are integers that number their rows.

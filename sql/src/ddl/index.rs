@@ -40,6 +40,14 @@ const RETRIES_MAX: usize = 100;
 /// CREATE INDEX within a transaction.
 pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateIndex) -> Result<()> {
     let Some((table, id)) = declare(context, create, false)? else { return Ok(()) };
+    fill_within(context, table, id).await
+}
+
+/// Fills the empty index `id` of `table` within the transaction, and enables it.
+///
+/// # Errors
+/// 23505 for two rows that a unique index does not allow.
+pub(super) async fn fill_within(context: &mut Context<'_>, table: TableId, id: u32) -> Result<()> {
     let table = table_of(context.catalog, table)?;
     let index = index_of(&table, id)?;
     context.txn.require_untouched(table.id());
@@ -49,6 +57,11 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateIndex)
         let batch = writer.batch(batch.columns().to_vec(), batch.num_rows())?;
         let entries = index.entries(&batch, &encoder.encode(&batch)?)?;
         writer.add_entries(context.txn, index, &entries, &batch, |_| true)?;
+    }
+    if index.index.is_building {
+        let mut rules = table.rules.clone();
+        rules.indexes.iter_mut().filter(|index| index.id == id).for_each(|index| index.is_building = false);
+        Arc::make_mut(context.catalog).put_table(context.txn, table.with_rules(rules)?)?;
     }
     Ok(())
 }
@@ -143,6 +156,33 @@ fn indexed_column(table: &Table, column: &ast::IndexColumn) -> Result<u32> {
     Ok(table.column_id(position))
 }
 
+/// ALTER INDEX … RENAME TO. The constraint that it backs is renamed with it.
+///
+/// # Errors
+/// 42704, 42P07.
+pub(super) fn rename(context: &mut Context<'_>, name: &TableName, to: &str) -> Result<()> {
+    check_name("index", to)?;
+    context.catalog.check_free("index", &TableName { schema: name.schema.clone(), table: to.to_owned() })?;
+    let is_key = |table: &&Arc<Table>| !table.has_hidden_key() && table.key_name() == name.table;
+    let by_key = context.catalog.tables_of(&name.schema).into_iter().flatten().find(is_key);
+    let found = context.catalog.find_index(name).map(|(table, _)| table).or(by_key).cloned();
+    let table = found.ok_or_else(|| undefined(context.catalog, name))?;
+    let mut rules = table.rules.clone();
+    match rules.indexes.iter_mut().find(|index| index.name == name.table) {
+        Some(index) => to.clone_into(&mut index.name),
+        None => rules.primary_key = Some(to.to_owned()),
+    }
+    Arc::make_mut(context.catalog).put_table(context.txn, table.with_rules(rules)?)
+}
+
+/// 42704 with the nearest name.
+fn undefined(catalog: &Catalog, name: &TableName) -> Error {
+    let known: Vec<&str> =
+        catalog.tables().flat_map(|table| &table.rules.indexes).map(|index| index.name.as_str()).collect();
+    let hint = crate::error::near::nearest(&name.table, known).map(|near| format!("did you mean {near}?"));
+    Error::new(SqlState::UndefinedObject, format!("index {name} does not exist")).with_hint_opt(hint)
+}
+
 pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool) -> Result<()> {
     let Some((table, index)) =
         context.catalog.find_index(name).map(|(table, index)| (Arc::clone(table), index.clone()))
@@ -150,10 +190,7 @@ pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool)
         if if_exists {
             return Ok(());
         }
-        let known: Vec<&str> =
-            context.catalog.tables().flat_map(|table| &table.rules.indexes).map(|index| index.name.as_str()).collect();
-        let hint = crate::error::near::nearest(&name.table, known).map(|near| format!("did you mean {near}?"));
-        return Err(Error::new(SqlState::UndefinedObject, format!("index {name} does not exist")).with_hint_opt(hint));
+        return Err(undefined(context.catalog, name));
     };
     if index.is_constraint {
         let message = format!("index {name} backs a unique constraint of table {}", table.qualified_name());
@@ -306,6 +343,6 @@ fn index_of(table: &Table, id: u32) -> Result<&TableIndex> {
 }
 
 /// All stored columns of all rows.
-fn all_rows(table: &Table) -> Result<ast::Statement> {
+pub(super) fn all_rows(table: &Table) -> Result<ast::Statement> {
     parse_own(&format!("SELECT * FROM {CATALOG_NAME}.{HIDDEN_SCHEMA}.\"{}\"", table.id().0))
 }

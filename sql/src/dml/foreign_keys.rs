@@ -34,10 +34,22 @@ const KEYS_FRAME: &str = "keys";
 #[derive(Clone)]
 pub(crate) struct Suspects {
     child: TableId,
-    /// Name of the foreign key.
-    name: String,
+    /// The foreign key as it was.
+    key: Arc<ForeignKey>,
     /// The keys, one column per column of the foreign key; none of them NULL.
     keys: RecordBatch,
+}
+
+impl Suspects {
+    /// The foreign key as it is now, whatever it is called; `None` if it was dropped.
+    fn key_of<'a>(&self, child: &'a Table) -> Option<&'a ForeignKey> {
+        let is_same = |key: &&ForeignKey| {
+            let was = &self.key;
+            key.columns == was.columns && key.parent == was.parent && key.parent_columns == was.parent_columns
+        };
+        let keys = || child.rules.foreign_keys.iter().filter(is_same);
+        keys().find(|key| key.name == self.key.name).or_else(|| keys().next())
+    }
 }
 
 /// Rows that were deleted or changed, whose references are still to be seen to.
@@ -81,7 +93,7 @@ fn suspects(child: &Table, key: &ForeignKey, columns: Vec<ArrayRef>, rows: usize
         .collect();
     let keys = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
     let keys = filter_record_batch(&keys, &is_whole)?;
-    Ok((keys.num_rows() > 0).then(|| Suspects { child: child.id(), name: key.name.clone(), keys }))
+    Ok((keys.num_rows() > 0).then(|| Suspects { child: child.id(), key: Arc::new(key.clone()), keys }))
 }
 
 /// Sees to everything that refers to the rows that went: rows of `table` with all of their stored columns.
@@ -190,6 +202,8 @@ async fn act(
     }
     let mut done = Vec::new();
     for (children, becomes) in children(context, child, key, gone).await? {
+        // Not the statement's target, but written all the same.
+        context.pin(child)?;
         let writer = TableWriter::new(child);
         if action == Action::Cascade && !gone.is_update {
             writer.delete(context.txn, &children)?;
@@ -280,9 +294,7 @@ async fn read_newest(context: &mut Context<'_>, query: &str, keys: RecordBatch) 
 pub(crate) async fn settle(context: &mut Context<'_>, at_commit: bool) -> Result<()> {
     for suspects in std::mem::take(&mut *context.suspects) {
         let Some(child) = context.catalog.find_id(suspects.child).cloned() else { continue };
-        let Some(key) = child.rules.foreign_keys.iter().find(|key| key.name == suspects.name).cloned() else {
-            continue;
-        };
+        let Some(key) = suspects.key_of(&child).cloned() else { continue };
         let is_restricted = key.on_delete == Action::Restrict || key.on_update == Action::Restrict;
         if !at_commit && key.is_deferred && !is_restricted {
             context.deferred.push(suspects);
@@ -318,18 +330,54 @@ async fn check(context: &mut Context<'_>, child: &Arc<Table>, key: &ForeignKey, 
     };
     match referred {
         None => Ok(()),
-        Some(row) => {
-            let (_, values) = shown_columns(&row, 0, 0..row.num_columns());
-            let message = format!(
-                "table {} refers to a row of table {} that does not exist, by foreign key {}",
-                child.name, parent.name, key.name
-            );
-            Err(Error::new(SqlState::ForeignKeyViolation, message).with_detail(format!(
-                "key ({})=({values}) is not in table {}",
-                parent.column_names(&key.parent_columns),
-                parent.name
-            )))
-        }
+        Some(row) => Err(dangling(child, &parent, key, &row)),
+    }
+}
+
+/// 23503 for a key, the first of `keys`, that is not there.
+fn dangling(child: &Table, parent: &Table, key: &ForeignKey, keys: &RecordBatch) -> Error {
+    let (_, values) = shown_columns(keys, 0, 0..keys.num_columns());
+    let message = format!(
+        "table {} refers to a row of table {} that does not exist, by foreign key {}",
+        child.name, parent.name, key.name
+    );
+    Error::new(SqlState::ForeignKeyViolation, message).with_detail(format!(
+        "key ({})=({values}) is not in table {}",
+        parent.column_names(&key.parent_columns),
+        parent.name
+    ))
+}
+
+/// Looks at every row of `child` for the foreign key `key`, at the transaction's snapshot.
+///
+/// # Errors
+/// 23503 for one that refers to nothing.
+pub(crate) async fn check_rows(context: &mut Context<'_>, child: &Arc<Table>, key: &ForeignKey) -> Result<()> {
+    let Some(parent) = context.catalog.find_id(TableId(key.parent)).cloned() else {
+        return Err(Error::internal(format!("foreign key {} refers to no table", key.name)));
+    };
+    let names = |table: &Table, ids: &[u32], alias: &str| -> Result<Vec<String>> {
+        let position = |id: &u32| table.position_of(*id);
+        let name = |at: usize| format!("{alias}.{}", quoted(table.shape.columns[at].field.name()));
+        ids.iter().map(|id| Ok(name(position(id)?))).collect()
+    };
+    let (children, parents) = (names(child, &key.columns, "c")?, names(&parent, &key.parent_columns, "p")?);
+    let equal: Vec<String> =
+        children.iter().zip(&parents).map(|(child, parent)| format!("{child} = {parent}")).collect();
+    let whole: Vec<String> = children.iter().map(|child| format!("{child} IS NOT NULL")).collect();
+    let hidden = format!("{CATALOG_NAME}.{HIDDEN_SCHEMA}");
+    let query = format!(
+        "SELECT {} FROM {hidden}.\"{}\" AS c LEFT ANTI JOIN {hidden}.\"{}\" AS p ON {} WHERE {} LIMIT 1",
+        children.join(", "),
+        child.id().0,
+        parent.id().0,
+        equal.join(" AND "),
+        whole.join(" AND ")
+    );
+    let found = context.drain(parse_own(&query)?).await?;
+    match found.batches.iter().find(|batch| batch.num_rows() > 0) {
+        Some(row) => Err(dangling(child, &parent, key, row)),
+        None => Ok(()),
     }
 }
 
@@ -400,7 +448,7 @@ async fn lock_keys(
 impl std::fmt::Debug for Suspects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Suspects")
-            .field("name", &self.name)
+            .field("name", &self.key.name)
             .field("keys", &self.keys.num_rows())
             .finish_non_exhaustive()
     }

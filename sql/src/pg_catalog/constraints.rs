@@ -53,6 +53,7 @@ pub(super) struct Constraint {
     index: i64,
     pub foreign: Option<ForeignKey>,
     condition: Option<String>,
+    is_valid: bool,
 }
 
 /// The constraints of a table but NOT NULL.
@@ -67,6 +68,7 @@ pub(super) fn of(catalog: &Catalog, table: &Table) -> Vec<Constraint> {
             index: index.oid,
             foreign: None,
             condition: None,
+            is_valid: true,
         });
     }
     for check in &table.rules.checks {
@@ -78,6 +80,7 @@ pub(super) fn of(catalog: &Catalog, table: &Table) -> Vec<Constraint> {
             index: 0,
             foreign: None,
             condition,
+            is_valid: check.validity.is_valid(),
         });
     }
     for key in &table.rules.foreign_keys {
@@ -85,7 +88,8 @@ pub(super) fn of(catalog: &Catalog, table: &Table) -> Vec<Constraint> {
         let index = parent.and_then(|parent| index_on(parent, &key.parent_columns));
         let index = index.map_or(0, |index| index.oid);
         let (name, columns) = (key.name.clone(), key.columns.clone());
-        all.push(Constraint { name, kind: "f", columns, index, foreign: Some(key.clone()), condition: None });
+        let (foreign, is_valid) = (Some(key.clone()), key.validity.is_valid());
+        all.push(Constraint { name, kind: "f", columns, index, foreign, condition: None, is_valid });
     }
     all
 }
@@ -148,7 +152,7 @@ pub(super) fn constraints(catalog: &Catalog) -> Sheet {
 }
 
 fn constraint_row(catalog: &Catalog, table: &Table, constraint: Constraint) -> Vec<Cell> {
-    let Constraint { name, kind, columns, index, foreign, condition } = constraint;
+    let Constraint { name, kind, columns, index, foreign, condition, is_valid } = constraint;
     let oid = oids::constraint(table, &name);
     let (key, is_deferrable) = (places(table, &columns), foreign.as_ref().is_some_and(|key| key.is_deferrable));
     let is_deferred = foreign.as_ref().is_some_and(|key| key.is_deferred);
@@ -165,7 +169,7 @@ fn constraint_row(catalog: &Catalog, table: &Table, constraint: Constraint) -> V
         kind,
         is_deferrable,
         is_deferred,
-        true,
+        is_valid,
         oids::table(table),
         0,
         index,
@@ -191,7 +195,8 @@ fn constraint_row(catalog: &Catalog, table: &Table, constraint: Constraint) -> V
 pub(super) fn definition(catalog: &Catalog, oid: i64) -> Option<String> {
     catalog.tables().find_map(|table| {
         let constraint = of(catalog, table).into_iter().find(|found| oids::constraint(table, &found.name) == oid)?;
-        Some(text(catalog, table, &constraint))
+        let text = text(catalog, table, &constraint);
+        Some(if constraint.is_valid { text } else { text + " NOT VALID" })
     })
 }
 

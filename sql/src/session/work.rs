@@ -91,6 +91,10 @@ impl Open {
                 foreign_keys::settle(&mut context, false).await?;
                 return Ok(StatementResult::Affected { tag: done.tag, count: done.count });
             }
+            Work::Statement(Kind::Own(own)) => {
+                let done = ddl::run_own(&mut context, own)?;
+                return Ok(StatementResult::Affected { tag: done.tag, count: done.count });
+            }
             Work::Statement(Kind::Insert(insert)) => ("INSERT", insert::run(&mut context, insert).await?),
             Work::Statement(Kind::InsertJson(insert)) => ("INSERT", insert::run_json(&mut context, insert).await?),
             Work::Statement(Kind::Update(update)) => ("UPDATE", change::update(&mut context, update).await?),

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast;
+use strata_oltp::TableId;
 
 use super::open::Open;
 use super::transaction::{commit, no_transaction};
 use super::work::Work;
 use super::{RETRIES_MAX, Session, StatementResult, blocking, within};
-use crate::ddl;
+use crate::ddl::{self, Added, Online};
 use crate::error::{Error, Result, SqlState};
 
 impl Session {
@@ -41,33 +41,47 @@ impl Session {
         Ok(result)
     }
 
-    /// CREATE INDEX outside of a transaction: built while others write.
-    pub(super) async fn create_index(&mut self, create: &ast::CreateIndex) -> Result<StatementResult> {
+    /// Adds an index or a constraint outside of a transaction: while others write.
+    pub(super) async fn add_online(&mut self, online: Online<'_>) -> Result<StatementResult> {
         if self.settings.read_only {
             return Err(read_only());
         }
         let mut attempt = 0;
         let declared = loop {
             let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
-            let declared = {
-                let mut context = open.context(&self.engine, &self.base, &mut self.counters);
-                ddl::declare(&mut context, create, true)?
-            };
+            let declared = online.declare(&mut open.context(&self.engine, &self.base, &mut self.counters))?;
             match commit(&self.engine, open, self.settings.durability).await {
                 Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
                 other => break other.map(|()| declared)?,
             }
         };
-        let Some((table, id)) = declared else { return Ok(StatementResult::done("CREATE INDEX")) };
-        let built = within(self.deadline, ddl::build_online(&self.engine, &self.base, table, id)).await;
-        if let Err(error) = built {
+        let Some((table, added)) = declared else { return Ok(StatementResult::done(online.tag())) };
+        let deadline = self.deadline;
+        let completed = match &added {
+            Added::Unique(id) => within(deadline, ddl::build_online(&self.engine, &self.base, table, *id)).await,
+            Added::Condition(name) => within(deadline, self.validate(table, name)).await,
+        };
+        if let Err(error) = completed {
             let engine = self.engine.clone();
-            if let Err(left) = blocking(move || ddl::abandon(&engine, table, id)).await {
-                tracing::warn!(error = %left, "an index that was not built stays declared until the next open");
+            if let Err(left) = blocking(move || ddl::abandon_pending(&engine, table, &added)).await {
+                tracing::warn!(error = %left, "what could not be added stays declared until the next open");
             }
             return Err(error);
         }
-        Ok(StatementResult::done("CREATE INDEX"))
+        Ok(StatementResult::done(online.tag()))
+    }
+
+    /// Looks at all rows for a constraint that writers keep already.
+    async fn validate(&mut self, table: TableId, name: &str) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
+            ddl::validate(&mut open.context(&self.engine, &self.base, &mut self.counters), table, name).await?;
+            match commit(&self.engine, open, self.settings.durability).await {
+                Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
+                other => return other,
+            }
+        }
     }
 
     /// Within a transaction a statement that fails leaves nothing behind.
