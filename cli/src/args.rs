@@ -46,6 +46,9 @@ enum Command {
     Verify {
         /// The database
         dir: PathBuf,
+        /// Open it then, and compare every index with its table
+        #[arg(long)]
+        indexes: bool,
     },
     /// Bring what can be read of a damaged database into a new folder, and report every loss; exit code 1 if there is one
     Repair {
@@ -184,7 +187,9 @@ fn run(args: Args) -> Result<bool> {
             shell::run(&ShellOptions { dir, commands, file, format, memory_bytes: memory }).map(|()| true)
         }
         Command::Inspect { path, all } => tools::inspect(&path, all),
-        Command::Verify { dir } => tools::verify(&dir),
+        Command::Verify { dir, indexes } => {
+            Ok(tools::verify(&dir)? && (!indexes || directory::verify_indexes(&dir, memory)?))
+        }
         Command::Repair { dir, into, salvage_log, json } => tools::repair(&dir, &into, salvage_log, json.as_deref()),
         Command::Wal { command: WalCommand::Tail { dir, follow, json } } => {
             tools::wal_tail(&dir, follow, json).map(|()| true)

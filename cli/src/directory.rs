@@ -1,9 +1,11 @@
-//! Commands on a database directory as a whole: checkpoint, compact.
+//! Commands on a database directory as a whole: checkpoint, compact, indexes compared with their tables.
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use arrow::util::display::array_value_to_string;
 use strata_sql::{Background, Engine, EngineOptions};
+use tokio::runtime::Runtime;
 
 /// Opens a directory that must already hold a database, with nothing running in the background.
 pub(crate) fn open_existing(dir: &Path, memory_bytes: u64) -> Result<Engine> {
@@ -36,6 +38,32 @@ pub fn compact(dir: &Path, memory_bytes: u64) -> Result<()> {
     }
     say(&format!("compacted {}", dir.display()));
     Ok(engine.close()?)
+}
+
+/// Compares every index with its table and lists what is missing, stale or there twice; `false` if anything is.
+///
+/// # Errors
+/// If the database cannot be opened or read.
+pub fn verify_indexes(dir: &Path, memory_bytes: u64) -> Result<bool> {
+    let engine = open_existing(dir, memory_bytes)?;
+    let mut session = engine.session();
+    let batches = Runtime::new()?.block_on(async { session.query("CALL strata.verify()").await?.collect().await })?;
+    let mut fault_count = 0;
+    for batch in &batches {
+        for row in 0..batch.num_rows() {
+            let text = |column: usize| array_value_to_string(batch.column(column), row);
+            let (schema, table, index, fault, key) = (text(0)?, text(1)?, text(2)?, text(3)?, text(4)?);
+            say(&format!("index {index} of table {schema}.{table}: {fault} entry for {key}"));
+            fault_count += 1;
+        }
+    }
+    say(&match fault_count {
+        0 => format!("{}: every index agrees with its table", dir.display()),
+        count => format!("{}: {count} entries are wrong; REINDEX TABLE builds indexes anew", dir.display()),
+    });
+    drop(session);
+    engine.close()?;
+    Ok(fault_count == 0)
 }
 
 fn say(line: &str) {

@@ -54,6 +54,7 @@ fn rows_stay_in_a_directory() {
     let query = ["sql", "--dir", "db", "--format", "csv", "-c", "select * from t order by a"];
     assert_eq!(out(&query, &folder), "a,b\n1,one\n2,\n");
     assert!(out(&["verify", "db"], &folder).contains("no damage"));
+    assert!(out(&["verify", "db", "--indexes"], &folder).contains("every index agrees with its table"));
     out(&["compact", "db"], &folder);
     assert_eq!(out(&query, &folder), "a,b\n1,one\n2,\n");
     out(&["checkpoint", "db", "copy"], &folder);

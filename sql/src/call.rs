@@ -6,6 +6,7 @@
 //! | `strata.convert('t')` | flush, runs of one table to segments |
 //! | `strata.compact('t')` | convert, and rewrite segments with deletions |
 //! | `strata.checkpoint('dir')` | a complete copy of the database in a new folder |
+//! | `strata.verify()`, `strata.verify('t')` | indexes compared with their tables; yields a row per fault |
 
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState, near};
 use crate::statement::name_parts;
 
-const NAMES: [&str; 4] = ["checkpoint", "compact", "convert", "flush"];
+const NAMES: [&str; 5] = ["checkpoint", "compact", "convert", "flush", "verify"];
 
 /// A call with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Procedure {
     Convert(String),
     Compact(String),
     Checkpoint(PathBuf),
+    /// Of one table, or of all.
+    Verify(Option<String>),
 }
 
 impl Procedure {
@@ -43,6 +46,8 @@ impl Procedure {
             ("convert", [table]) => Ok(Procedure::Convert(table.clone())),
             ("compact", [table]) => Ok(Procedure::Compact(table.clone())),
             ("checkpoint", [dir]) if !dir.is_empty() => Ok(Procedure::Checkpoint(PathBuf::from(dir))),
+            ("verify", []) => Ok(Procedure::Verify(None)),
+            ("verify", [table]) => Ok(Procedure::Verify(Some(table.clone()))),
             (known, _) if NAMES.contains(&known) => {
                 let message = format!("procedure {SYSTEM_SCHEMA}.{known} takes other arguments");
                 Err(Error::new(SqlState::UndefinedFunction, message).with_hint(USAGE))
@@ -61,12 +66,13 @@ impl Procedure {
             Procedure::Convert(table) => engine.convert(table),
             Procedure::Compact(table) => engine.compact(table),
             Procedure::Checkpoint(dir) => engine.checkpoint(dir),
+            Procedure::Verify(_) => Err(Error::internal("verification yields rows")),
         }
     }
 }
 
-const USAGE: &str = "the procedures are strata.flush(), strata.convert('table'), strata.compact('table') and \
-                     strata.checkpoint('dir')";
+const USAGE: &str = "the procedures are strata.flush(), strata.convert('table'), strata.compact('table'), \
+                     strata.checkpoint('dir') and strata.verify()";
 
 fn unknown(name: &str) -> Error {
     let bare = name.rsplit('.').next().unwrap_or(name);

@@ -34,7 +34,7 @@ use crate::statement::name_parts;
 use crate::statement::own::Own;
 
 pub(crate) use constraint::{Added, validate};
-pub(crate) use index::{abandon, build_online};
+pub(crate) use index::{abandon, all_rows, build_online, reindexed};
 pub(crate) use online::{Online, abandon_pending, remove_pending};
 pub(crate) use sequence::undefined as undefined_sequence;
 
@@ -126,7 +126,7 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn run_own(context: &mut Context<'_>, statement: &Own) -> Result<Done> {
+pub(crate) async fn run_own(context: &mut Context<'_>, statement: &Own) -> Result<Done> {
     match statement {
         Own::AlterConstraint { table, if_exists, name, characteristics } => {
             let known_as = TableName::from_parts(&name_parts(table)?)?;
@@ -137,7 +137,15 @@ pub(crate) fn run_own(context: &mut Context<'_>, statement: &Own) -> Result<Done
             }
             Ok(Done::tag("ALTER TABLE"))
         }
-        other => Err(Error::unsupported(format!("{other:?}"))),
+        Own::Reindex(what, name) => {
+            index::reindex_within(context, *what, name).await?;
+            Ok(Done::tag("REINDEX"))
+        }
+        Own::AlterSequence { .. } => Err(Error::unsupported("ALTER SEQUENCE")),
+        Own::Vacuum(_) => {
+            Err(Error::new(SqlState::ActiveTransaction, "VACUUM cannot run inside a transaction")
+                .with_hint("COMMIT first"))
+        }
     }
 }
 

@@ -47,6 +47,7 @@ mod embed;
 mod pg_catalog;
 mod pool;
 mod system;
+mod verification;
 
 pub mod error;
 

@@ -6,6 +6,7 @@
 
 mod copying;
 mod explain;
+mod maintenance;
 mod open;
 mod point;
 mod read;
@@ -26,7 +27,6 @@ use strata_olap::scan::ScanCounters as Counters;
 use strata_oltp::commit::Durability;
 use tokio::time::Instant;
 
-use crate::call;
 use crate::ddl::Online;
 use crate::dml::cells;
 use crate::engine::Engine;
@@ -342,12 +342,8 @@ impl Session {
                 self.opened()?.release(name)?;
                 Ok(StatementResult::done("RELEASE"))
             }
-            Kind::Call(function) => {
-                let procedure = call::Procedure::parse(function)?;
-                let engine = self.engine.clone();
-                blocking(move || procedure.run(&engine)).await?;
-                Ok(StatementResult::done("CALL"))
-            }
+            Kind::Call(function) => Box::pin(self.call(function)).await,
+            Kind::Own(own) => Box::pin(self.run_own(&statement.kind, own)).await,
             Kind::Set(set) => {
                 settings::changes(set)?.iter().try_for_each(|change| self.set(change))?;
                 Ok(StatementResult::done("SET"))

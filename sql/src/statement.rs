@@ -104,6 +104,10 @@ impl Statement {
         match &self.kind {
             // What EXECUTE yields is the prepared statement's affair.
             Kind::Query(_) | Kind::Show(_) | Kind::Execute { .. } => true,
+            // One procedure yields rows, the others say that they do not when they are run.
+            Kind::Call(function) => {
+                name_parts(&function.name).is_ok_and(|parts| parts.ends_with(&["verify".to_owned()]))
+            }
             Kind::Insert(insert) => insert.returning.is_some(),
             Kind::Update(update) => update.returning.is_some(),
             Kind::Delete(delete) => delete.returning.is_some(),

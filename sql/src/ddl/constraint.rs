@@ -28,8 +28,10 @@ use crate::statement::identifier;
 pub(crate) enum Added {
     /// A check or foreign key, by name.
     Condition(String),
-    /// A unique constraint, by the number of its index.
+    /// An index, by its number.
     Unique(u32),
+    /// An index that will take the place of another one.
+    Rebuilt { id: u32, old: u32 },
 }
 
 /// ADD CONSTRAINT within a transaction.
@@ -44,7 +46,7 @@ pub(super) async fn add(
 ) -> Result<()> {
     let validity = if not_valid { Validity::NotValid } else { Validity::Pending };
     match declare(context, table, constraint, validity)? {
-        Added::Unique(id) => index::fill_within(context, table.id(), id).await,
+        Added::Unique(id) | Added::Rebuilt { id, .. } => index::fill_within(context, table.id(), id).await,
         Added::Condition(_) if not_valid => Ok(()),
         Added::Condition(name) => validate(context, table.id(), &name).await,
     }

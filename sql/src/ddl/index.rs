@@ -1,4 +1,4 @@
-//! CREATE and DROP INDEX.
+//! CREATE, DROP, ALTER and REINDEX of indexes.
 //!
 //! Within a transaction the index is filled in it; it commits only if nobody else wrote to the table meanwhile. Outside of
 //! one it is built online, while others write:
@@ -7,7 +7,7 @@
 //! 2. fill: entries of all rows at one later snapshot S, some thousand per transaction. Where the index has any version of
 //!    an entry's key already, deleted ones included, a writer was there after the declaration, and the row itself says
 //!    whether the entry is still due. The snapshot is held, so no such version is merged away;
-//! 3. enable: queries may use it.
+//! 3. enable: queries may use it. REINDEX takes the old one away in the same commit.
 //!
 //! An entry that a writer removes between the look and the commit of a batch is a conflict, and the batch is tried again. If
 //! step 2 fails, or the process ends, the index is dropped: by the statement, or when the database is opened.
@@ -23,15 +23,17 @@ use strata_oltp::commit::Durability;
 use strata_oltp::txn::Transaction;
 use strata_oltp::{SeqNo, TableId};
 
+use super::constraint::Added;
 use super::{Context, drop as drops, refuse_system_schema, register};
 use crate::catalog::index::{Index, TableIndex};
 use crate::catalog::provider::HIDDEN_SCHEMA;
-use crate::catalog::{CATALOG_NAME, Catalog, Table, TableName, check_name};
+use crate::catalog::{CATALOG_NAME, Catalog, Rules, Table, TableName, check_name};
 use crate::dml::Frames;
 use crate::dml::writer::TableWriter;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::query::{Reader, Rows};
+use crate::statement::own::Reindexed;
 use crate::statement::{identifier, name_parts, parse_own};
 
 /// Attempts to commit a single entry, or a change of the catalog, beside others that write it.
@@ -60,7 +62,7 @@ pub(super) async fn fill_within(context: &mut Context<'_>, table: TableId, id: u
     }
     if index.index.is_building {
         let mut rules = table.rules.clone();
-        rules.indexes.iter_mut().filter(|index| index.id == id).for_each(|index| index.is_building = false);
+        enable(&mut rules, id);
         Arc::make_mut(context.catalog).put_table(context.txn, table.with_rules(rules)?)?;
     }
     Ok(())
@@ -163,9 +165,8 @@ fn indexed_column(table: &Table, column: &ast::IndexColumn) -> Result<u32> {
 pub(super) fn rename(context: &mut Context<'_>, name: &TableName, to: &str) -> Result<()> {
     check_name("index", to)?;
     context.catalog.check_free("index", &TableName { schema: name.schema.clone(), table: to.to_owned() })?;
-    let is_key = |table: &&Arc<Table>| !table.has_hidden_key() && table.key_name() == name.table;
-    let by_key = context.catalog.tables_of(&name.schema).into_iter().flatten().find(is_key);
-    let found = context.catalog.find_index(name).map(|(table, _)| table).or(by_key).cloned();
+    let catalog = &*context.catalog;
+    let found = catalog.find_index(name).map(|(table, _)| table).or_else(|| key_owner(catalog, name)).cloned();
     let table = found.ok_or_else(|| undefined(context.catalog, name))?;
     let mut rules = table.rules.clone();
     match rules.indexes.iter_mut().find(|index| index.name == name.table) {
@@ -173,6 +174,12 @@ pub(super) fn rename(context: &mut Context<'_>, name: &TableName, to: &str) -> R
         None => rules.primary_key = Some(to.to_owned()),
     }
     Arc::make_mut(context.catalog).put_table(context.txn, table.with_rules(rules)?)
+}
+
+/// The table whose primary key has this name.
+fn key_owner<'a>(catalog: &'a Catalog, name: &TableName) -> Option<&'a Arc<Table>> {
+    let is_key = |table: &&Arc<Table>| !table.has_hidden_key() && table.key_name() == name.table;
+    catalog.tables_of(&name.schema)?.find(is_key)
 }
 
 /// 42704 with the nearest name.
@@ -212,11 +219,17 @@ pub(super) fn drop(context: &mut Context<'_>, name: &TableName, if_exists: bool)
     drops::forget_index(context, &table, index.id)
 }
 
-/// Fills the declared index `id` of `table` and enables it.
+/// Fills the declared index `id` of `table` and enables it, in place of `replaced` if that is given.
 ///
 /// # Errors
 /// 23505 for two rows that a unique index does not allow; whatever reading runs into. The index is then still declared.
-pub(crate) async fn build_online(engine: &Engine, base: &SessionState, table: TableId, id: u32) -> Result<()> {
+pub(crate) async fn build_online(
+    engine: &Engine,
+    base: &SessionState,
+    table: TableId,
+    id: u32,
+    replaced: Option<u32>,
+) -> Result<()> {
     let snapshot = engine.db().snapshot();
     let catalog = engine.catalog_at(&snapshot)?;
     let table = table_of(&catalog, table)?;
@@ -228,7 +241,8 @@ pub(crate) async fn build_online(engine: &Engine, base: &SessionState, table: Ta
         crate::session::blocking(move || fill(&engine, &table, id, &batch)).await?;
     }
     let (engine, table) = (engine.clone(), table.id());
-    crate::session::blocking(move || change_index(&engine, table, id, false)).await
+    let change = replaced.map_or(Change::Enable, Change::Replace);
+    crate::session::blocking(move || change_index(&engine, table, id, change)).await
 }
 
 /// Removes a declared index that could not be built.
@@ -236,7 +250,7 @@ pub(crate) async fn build_online(engine: &Engine, base: &SessionState, table: Ta
 /// # Errors
 /// I/O.
 pub(crate) fn abandon(engine: &Engine, table: TableId, id: u32) -> Result<()> {
-    change_index(engine, table, id, true)?;
+    change_index(engine, table, id, Change::Remove)?;
     Ok(engine.db().drop_table(TableId(id))?)
 }
 
@@ -304,28 +318,114 @@ fn is_due(
     Ok(entries.key(0) == entry_key)
 }
 
+/// What becomes of an index that was declared.
+#[derive(Clone, Copy)]
+enum Change {
+    Enable,
+    Remove,
+    /// Enable it in place of another one.
+    Replace(u32),
+}
+
 /// Enables or removes an index, in a transaction of its own. One that is gone with its table needs no removing.
-fn change_index(engine: &Engine, table: TableId, id: u32, remove: bool) -> Result<()> {
+fn change_index(engine: &Engine, table: TableId, id: u32, change: Change) -> Result<()> {
     let mut attempt = 0;
     loop {
         let mut txn = engine.db().begin()?;
         let mut catalog = Catalog::clone(&*engine.catalog_at(txn.snapshot())?);
         let found = table_of(&catalog, table).and_then(|table| index_of(&table, id).map(|_| Arc::clone(&table)));
-        let table = match found {
-            Err(_) if remove => return Ok(()),
-            other => other?,
+        let table = match (found, change) {
+            (Err(_), Change::Remove) => return Ok(()),
+            (other, _) => other?,
         };
         let mut rules = table.rules.clone();
-        if remove {
-            rules.indexes.retain(|index| index.id != id);
+        match change {
+            Change::Enable => enable(&mut rules, id),
+            Change::Remove => rules.indexes.retain(|index| index.id != id),
+            Change::Replace(old) => replace(&mut rules, id, old)?,
         }
-        rules.indexes.iter_mut().filter(|index| index.id == id).for_each(|index| index.is_building = false);
         catalog.put_table(&mut txn, table.with_rules(rules)?)?;
         match txn.commit(Durability::Durable) {
             Err(strata_oltp::Error::Conflict { .. }) if attempt < RETRIES_MAX => attempt += 1,
-            other => return other.map(|_| ()).map_err(Error::from),
+            other => {
+                other?;
+                if let Change::Replace(old) = change {
+                    engine.db().drop_table(TableId(old))?;
+                }
+                return Ok(());
+            }
         }
     }
+}
+
+fn enable(rules: &mut Rules, id: u32) {
+    rules.indexes.iter_mut().filter(|index| index.id == id).for_each(|index| index.is_building = false);
+}
+
+/// Puts the index `id`, enabled, in the place of `old`, under what name that has by now.
+fn replace(rules: &mut Rules, id: u32, old: u32) -> Result<()> {
+    enable(rules, id);
+    let new = rules.indexes.iter().position(|index| index.id == id).ok_or_else(gone)?;
+    let new = rules.indexes.remove(new);
+    let place = rules.indexes.iter_mut().find(|index| index.id == old).ok_or_else(gone)?;
+    *place = Index { name: place.name.clone(), ..new };
+    Ok(())
+}
+
+/// The indexes that REINDEX names, with their tables. That of a primary key is the table itself.
+///
+/// # Errors
+/// 42P01, 42704.
+pub(crate) fn reindexed(catalog: &Catalog, what: Reindexed, name: &ast::ObjectName) -> Result<Vec<(TableId, u32)>> {
+    let name = TableName::from_parts(&name_parts(name)?)?;
+    refuse_system_schema(&name.schema)?;
+    match what {
+        Reindexed::Table => {
+            let table = catalog.table(&name)?;
+            let ready = table.rules.indexes.iter().filter(|index| !index.is_building);
+            Ok(ready.map(|index| (table.id(), index.id)).collect())
+        }
+        Reindexed::Index => match catalog.find_index(&name) {
+            Some((table, index)) => Ok(vec![(table.id(), index.id)]),
+            None if key_owner(catalog, &name).is_some() => Ok(Vec::new()),
+            None => Err(undefined(catalog, &name)),
+        },
+    }
+}
+
+/// REINDEX within a transaction.
+///
+/// # Errors
+/// 23505 for rows that a unique index does not allow.
+pub(super) async fn reindex_within(context: &mut Context<'_>, what: Reindexed, name: &ast::ObjectName) -> Result<()> {
+    for (table, old) in reindexed(context.catalog, what, name)? {
+        let Added::Rebuilt { id, .. } = declare_anew(context, table, old)? else { continue };
+        fill_within(context, table, id).await?;
+        let table = table_of(context.catalog, table)?;
+        let mut rules = table.rules.clone();
+        replace(&mut rules, id, old)?;
+        Arc::make_mut(context.catalog).put_table(context.txn, table.with_rules(rules)?)?;
+        context.effects.dropped.push(TableId(old));
+    }
+    Ok(())
+}
+
+/// Declares an empty index like `old` beside it, under the same name.
+///
+/// # Errors
+/// 42704 if it is gone.
+pub(super) fn declare_anew(context: &mut Context<'_>, table: TableId, old: u32) -> Result<Added> {
+    let table = table_of(context.catalog, table)?;
+    context.pin(&table)?;
+    let index = index_of(&table, old)?.index.clone();
+    let catalog = Arc::make_mut(context.catalog);
+    let id = catalog.new_storage().0;
+    let mut rules = table.rules.clone();
+    rules.indexes.push(Index { id, is_building: true, ..index });
+    let table = table.with_rules(rules)?;
+    register(context.engine, &table);
+    catalog.put_table(context.txn, table)?;
+    Ok(Added::Rebuilt { id, old })
 }
 
 fn table_of(catalog: &Catalog, id: TableId) -> Result<Arc<Table>> {
@@ -343,6 +443,6 @@ fn index_of(table: &Table, id: u32) -> Result<&TableIndex> {
 }
 
 /// All stored columns of all rows.
-pub(super) fn all_rows(table: &Table) -> Result<ast::Statement> {
+pub(crate) fn all_rows(table: &Table) -> Result<ast::Statement> {
     parse_own(&format!("SELECT * FROM {CATALOG_NAME}.{HIDDEN_SCHEMA}.\"{}\"", table.id().0))
 }

@@ -20,6 +20,8 @@ const RETRIES_MAX: usize = 100;
 pub(crate) enum Online<'a> {
     Index(&'a ast::CreateIndex),
     Constraint(&'a ast::AlterTable, &'a ast::TableConstraint),
+    /// An index of a table that is built anew.
+    Reindex(TableId, u32),
 }
 
 impl<'a> Online<'a> {
@@ -39,6 +41,7 @@ impl<'a> Online<'a> {
         match self {
             Online::Index(_) => "CREATE INDEX",
             Online::Constraint(..) => "ALTER TABLE",
+            Online::Reindex(..) => "REINDEX",
         }
     }
 
@@ -61,6 +64,7 @@ impl<'a> Online<'a> {
                 let added = constraint::declare(context, &table, constraint, Validity::Pending)?;
                 Ok(Some((table.id(), added)))
             }
+            Online::Reindex(table, old) => Ok(Some((table, index::declare_anew(context, table, old)?))),
         }
     }
 }
@@ -71,7 +75,7 @@ impl<'a> Online<'a> {
 /// I/O.
 pub(crate) fn abandon_pending(engine: &Engine, table: TableId, added: &Added) -> Result<()> {
     match added {
-        Added::Unique(id) => index::abandon(engine, table, *id),
+        Added::Unique(id) | Added::Rebuilt { id, .. } => index::abandon(engine, table, *id),
         Added::Condition(name) => change_rules(engine, table, |rules| {
             rules.checks.retain(|check| check.name != *name || check.validity != Validity::Pending);
             rules.foreign_keys.retain(|key| key.name != *name || key.validity != Validity::Pending);

@@ -92,7 +92,7 @@ impl Open {
                 return Ok(StatementResult::Affected { tag: done.tag, count: done.count });
             }
             Work::Statement(Kind::Own(own)) => {
-                let done = ddl::run_own(&mut context, own)?;
+                let done = ddl::run_own(&mut context, own).await?;
                 return Ok(StatementResult::Affected { tag: done.tag, count: done.count });
             }
             Work::Statement(Kind::Insert(insert)) => ("INSERT", insert::run(&mut context, insert).await?),

@@ -58,7 +58,10 @@ impl Session {
         let Some((table, added)) = declared else { return Ok(StatementResult::done(online.tag())) };
         let deadline = self.deadline;
         let completed = match &added {
-            Added::Unique(id) => within(deadline, ddl::build_online(&self.engine, &self.base, table, *id)).await,
+            Added::Unique(id) => within(deadline, ddl::build_online(&self.engine, &self.base, table, *id, None)).await,
+            Added::Rebuilt { id, old } => {
+                within(deadline, ddl::build_online(&self.engine, &self.base, table, *id, Some(*old))).await
+            }
             Added::Condition(name) => within(deadline, self.validate(table, name)).await,
         };
         if let Err(error) = completed {

@@ -1,0 +1,55 @@
+//! CALL, REINDEX and VACUUM of a session: work on what is stored that changes no answer.
+
+use datafusion::sql::sqlparser::ast;
+
+use super::work::Work;
+use super::{Session, StatementResult, blocking, within};
+use crate::call::Procedure;
+use crate::catalog::TableName;
+use crate::ddl::{self, Online};
+use crate::error::Result;
+use crate::query::Rows;
+use crate::statement::Kind;
+use crate::statement::own::{Own, Reindexed};
+use crate::verification;
+
+impl Session {
+    /// A procedure of ours.
+    pub(super) async fn call(&mut self, function: &ast::Function) -> Result<StatementResult> {
+        let procedure = Procedure::parse(function)?;
+        if let Procedure::Verify(table) = &procedure {
+            let deadline = self.deadline;
+            let verified = within(deadline, self.verify_indexes(table.as_deref()));
+            return verified.await.map(StatementResult::Rows);
+        }
+        let engine = self.engine.clone();
+        blocking(move || procedure.run(&engine)).await?;
+        Ok(StatementResult::done("CALL"))
+    }
+
+    /// A statement that the parser has no rule for: some are not run like other DDL outside of a transaction.
+    pub(super) async fn run_own(&mut self, kind: &Kind, own: &Own) -> Result<StatementResult> {
+        match own {
+            Own::Reindex(what, name) if self.open.is_none() => self.reindex(*what, name).await,
+            _ => self.write(&Work::Statement(kind)).await,
+        }
+    }
+
+    /// REINDEX outside of a transaction: each index is built anew while others write, then takes the place of the old one.
+    async fn reindex(&mut self, what: Reindexed, name: &ast::ObjectName) -> Result<StatementResult> {
+        let snapshot = self.engine.db().snapshot();
+        let catalog = self.engine.catalog_at(&snapshot)?;
+        for (table, id) in ddl::reindexed(&catalog, what, name)? {
+            self.add_online(Online::Reindex(table, id)).await?;
+        }
+        Ok(StatementResult::done("REINDEX"))
+    }
+
+    /// Compares indexes with their tables, at one snapshot of committed rows.
+    async fn verify_indexes(&self, table: Option<&str>) -> Result<Rows> {
+        let snapshot = self.engine.db().snapshot();
+        let catalog = self.engine.catalog_at(&snapshot)?;
+        let only = table.map(TableName::parse).transpose()?;
+        verification::verify(&self.engine, &self.base, &catalog, &snapshot, only.as_ref()).await
+    }
+}
