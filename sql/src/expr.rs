@@ -10,7 +10,7 @@
 //! * [`literals`]: a whole number that fits is an INTEGER; constants take the type of what they are compared with.
 //! * [`arrays`]: arrays, their operators and functions.
 //! * [`semantics`]: after coercion, when all types are known: checked arithmetic, exact division, casts.
-//!
+//! * [`sorting`]: what intervals and arrays are sorted and grouped by.
 //! * [`laziness`]: what may fail is not computed for rows that a filter leaves out.
 //!
 //! Always true: a comparison of a column with a constant stays one, because zone maps and key ranges are found by it. What
@@ -30,6 +30,7 @@ mod moments;
 mod operators;
 mod pattern;
 mod semantics;
+mod sorting;
 pub(crate) mod spelling;
 
 use std::sync::Arc;
@@ -62,7 +63,11 @@ pub(crate) fn plan_with(builder: SessionStateBuilder) -> SessionStateBuilder {
 
 /// Puts our functions in place of those with the same name.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
-    for udf in [moments::date_part(), moments::age(), function::pg_typeof()].into_iter().chain(json::functions()) {
+    for udf in [moments::date_part(), moments::age(), function::pg_typeof()]
+        .into_iter()
+        .chain(json::functions())
+        .chain(arrays::functions())
+    {
         registry.register_udf(Arc::new(udf))?;
     }
     for udaf in aggregate::functions() {

@@ -11,11 +11,12 @@
 //! | DATE, TIME, TIMESTAMP, TIMESTAMPTZ | Date32, Time64, Timestamp | microseconds; TIMESTAMPTZ in UTC |
 //! | UUID | `FixedSizeBinary(16)` | |
 //! | JSON, JSONB | `Utf8View` | checked and kept as written; extension type `arrow.json` |
-//! | `T[]`, T ARRAY | List of any of these but JSON | one dimension, from 1; sizes are not checked, as in PostgreSQL |
+//! | INTERVAL | Interval(MonthDayNano) | months, days and microseconds; at most 292 years of microseconds |
+//! | `T[]`, T ARRAY | List of any of these but JSON and INTERVAL | one dimension, from 1; sizes are not checked, as in PostgreSQL |
 //!
 //! JSONB is another name of JSON: members keep their order and their blanks, and two documents are equal as texts only.
 //!
-//! Refused: unsigned integers, INTERVAL as a column, arrays of arrays, and everything else, with SQLSTATE 0A000.
+//! Refused: unsigned integers, INTERVAL with fields or precision, arrays of arrays, and everything else, with SQLSTATE 0A000.
 //!
 //! Text is read by [`input`] and written by [`output`], wherever it comes from and goes to: constants, casts, INSERT, the
 //! wire. [`assign`] follows PostgreSQL's assignment casts: numbers convert among themselves with rounding and a range check,
@@ -122,6 +123,7 @@ pub(crate) fn column_type(sql: &ast::DataType) -> Result<ColumnType> {
             DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
         }
         Sql::Uuid => DataType::FixedSizeBinary(16),
+        Sql::Interval { fields: None, precision: None | Some(6) } => interval::INTERVAL,
         Sql::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _) | ast::ArrayElemTypeDef::AngleBracket(inner)) => {
             let ColumnType { data_type, chars_max } = element_type(inner)?;
             return Ok(ColumnType { data_type: DataType::new_list(data_type, true), chars_max });
@@ -140,6 +142,7 @@ fn element_type(sql: &ast::DataType) -> Result<ColumnType> {
         ast::DataType::Array(_) => {
             Err(Error::unsupported("an array of arrays").with_hint("arrays have one dimension here"))
         }
+        ast::DataType::Interval { .. } => Err(Error::unsupported("an array of intervals")),
         ast::DataType::JSON | ast::DataType::JSONB => {
             Err(Error::unsupported(format!("an array of {sql}")).with_hint("JSON has arrays of its own"))
         }
@@ -173,7 +176,7 @@ pub(crate) fn stored_type(data_type: &DataType) -> Option<DataType> {
             let item = stored_type(item.data_type()).filter(strata_oltp::schema::is_key_type)?;
             DataType::new_list(item, true)
         }
-        DataType::Interval(_) => return None,
+        DataType::Interval(_) | DataType::Duration(_) => interval::INTERVAL,
         other if strata_oltp::schema::is_storable(other) => other.clone(),
         _ => return None,
     })

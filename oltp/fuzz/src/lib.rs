@@ -1,6 +1,6 @@
 //! What the fuzz targets share: a table shape drawn from the first bytes of the input.
 
-use arrow_schema::{DataType, Field, TimeUnit};
+use arrow_schema::{DataType, Field, IntervalUnit, TimeUnit};
 use strata_oltp::schema::{Column, ColumnId, TableId, TableSchema};
 
 /// A schema of up to seven columns and the rest of the input. The first byte says how many columns follow the key, one
@@ -8,7 +8,8 @@ use strata_oltp::schema::{Column, ColumnId, TableId, TableSchema};
 pub fn schema_and_rest(input: &[u8]) -> Option<(TableSchema, &[u8])> {
     let (&count, rest) = input.split_first()?;
     let (shape, rest) = rest.split_at_checked(usize::from(count % 7))?;
-    let key = Field::new("id", data_type(count / 7), false);
+    // Neither lists nor intervals are keys.
+    let key = Field::new("id", data_type(count / 7 % 14), false);
     let others = shape.iter().map(|byte| Field::new(format!("c{byte}"), data_type(byte & 0x7F), byte >> 7 == 1));
     let columns = [key].into_iter().chain(others).zip(0..).map(|(field, id)| Column {
         id: ColumnId(id),
@@ -18,7 +19,7 @@ pub fn schema_and_rest(input: &[u8]) -> Option<(TableSchema, &[u8])> {
 }
 
 fn data_type(byte: u8) -> DataType {
-    match byte % 14 {
+    match byte % 18 {
         0 => DataType::Boolean,
         1 => DataType::Int16,
         2 => DataType::Int32,
@@ -31,6 +32,10 @@ fn data_type(byte: u8) -> DataType {
         9 => DataType::Timestamp(TimeUnit::Microsecond, None),
         10 => DataType::FixedSizeBinary(16),
         11 => DataType::BinaryView,
+        14 => DataType::Interval(IntervalUnit::MonthDayNano),
+        15 => DataType::new_list(DataType::Int32, true),
+        16 => DataType::new_list(DataType::Boolean, true),
+        17 => DataType::new_list(DataType::Utf8View, true),
         _ => DataType::Utf8View,
     }
 }

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::error::{Error, Result, SqlState};
 use crate::statement::json::{JsonValue, array_elements};
-use crate::types::{Origin, assign, is_json_field, json, sql_name};
+use crate::types::{Origin, assign, interval, is_json_field, json, sql_name};
 
 /// One constant. Numbers keep the digits they were written with.
 pub(crate) type Cell = JsonValue;
@@ -39,6 +39,21 @@ pub(crate) fn cell(expr: &ast::Expr) -> Option<Cell> {
         ast::Expr::TypedString(typed) if is_time_type(&typed.data_type) => {
             typed.value.value.clone().into_string().map(Cell::Text)
         }
+        // INTERVAL '1 day' likewise, as the value itself would be written.
+        ast::Expr::Interval(ast::Interval {
+            value,
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        }) => match cell(value)? {
+            Cell::Text(text) => {
+                let mut written = String::new();
+                interval::write(interval::parse(&text)?, &mut written);
+                Some(Cell::Text(written))
+            }
+            _ => None,
+        },
         _ => None,
     }
 }

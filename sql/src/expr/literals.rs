@@ -20,7 +20,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::operators::{constant_type, decimal_type};
 use super::semantics::rewrite_plan;
-use super::{conversion, json};
+use super::{arrays, conversion, json, sorting};
 use crate::types::interval::{INTERVAL, parse};
 use crate::types::{CHARS_MAX, UNBOUNDED, is_json_field};
 
@@ -154,7 +154,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => {
             let types = left.get_type(schema).ok().zip(right.get_type(schema).ok());
             types.and_then(|(l, r)| {
-                let (left, right) = aligned(left, &l, right, &r)?;
+                let (left, right) = aligned(left, &l, right, &r).or_else(|| arrays::aligned(left, &l, right, &r))?;
                 Some(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), *op, Box::new(right))))
             })
         }
@@ -164,6 +164,8 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }),
         Expr::Between(between) => rewrite_between(between, schema),
         Expr::Cast(cast) => rewrite_cast(cast, schema),
+        // Coercion refuses frames over intervals.
+        Expr::WindowFunction(function) => sorting::framed(function, schema),
         _ => None,
     };
     Ok(match rewritten {

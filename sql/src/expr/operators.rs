@@ -4,7 +4,7 @@
 //! * a date plus or minus an interval is a timestamp, a timestamp minus another an interval;
 //! * a quotient of decimals has sixteen places;
 //! * intervals times and divided by numbers;
-//! * JSON operators, `extract`;
+//! * operators of arrays and JSON, subscripts, `extract`;
 //! * functions that count rows.
 
 use arrow::array::types::{Float64Type, IntervalMonthDayNanoType};
@@ -12,7 +12,9 @@ use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction, WindowFunction, WindowFunctionParams};
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr};
+use datafusion::logical_expr::planner::{
+    ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr, RawWindowExpr,
+};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use std::sync::Arc;
@@ -32,6 +34,9 @@ impl ExprPlanner for Operators {
         let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         };
+        if let Some(planned) = arrays::operator(&op, &left, &l, &right, &r) {
+            return Ok(PlannerResult::Planned(planned));
+        }
         if let Some(planned) = json::operator(&op, &left, &l, &right, &r) {
             return Ok(PlannerResult::Planned(planned));
         }
@@ -40,6 +45,17 @@ impl ExprPlanner for Operators {
         Ok(match planned(&op, &left, &l, &right, &r) {
             Some(planned) => PlannerResult::Planned(planned),
             None => PlannerResult::Original(RawBinaryExpr { op, left, right }),
+        })
+    }
+
+    fn plan_field_access(
+        &self,
+        expr: RawFieldAccessExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        Ok(match arrays::subscript(&expr.field_access, &expr.expr, schema)? {
+            Some(planned) => PlannerResult::Planned(planned),
+            None => PlannerResult::Original(expr),
         })
     }
 

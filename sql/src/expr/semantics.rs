@@ -4,7 +4,7 @@
 //! Always true: what replaces an expression has its type, because what stands around it was coerced to that. Operators with
 //! another result type are replaced by [`super::operators`], before anything is coerced.
 
-use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
@@ -14,7 +14,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{arithmetic, conversion, moments, pattern};
+use super::{arithmetic, arrays, conversion, moments, pattern, sorting};
 
 /// Rewrites the expressions of a plan whose types are settled.
 #[derive(Debug)]
@@ -27,8 +27,9 @@ impl AnalyzerRule for Semantics {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|plan| {
-            let plan = order_keys(plan)?;
-            rewrite_plan(plan, &rewrite)
+            let rewritten = rewrite_plan(sorting::keyed(plan)?, &rewrite)?;
+            // Said to be changed, because the parts before and behind may have.
+            Ok(Transformed::yes(sorting::grouped(rewritten.data)?))
         })?;
         Ok(rewritten.data)
     }
@@ -61,6 +62,7 @@ pub(super) fn rewrite_plan(
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let rewritten = match &expr {
+        Expr::AggregateFunction(_) | Expr::WindowFunction(_) | Expr::InList(_) => sorting::rewrite(&expr, schema)?,
         Expr::BinaryExpr(binary) => rewrite_binary(binary, schema),
         Expr::Negative(inner) if !matches!(inner.as_ref(), Expr::Literal(..)) => match inner.get_type(schema) {
             Ok(data_type) if arithmetic::is_checked(Operator::Minus, &data_type) && data_type.is_integer() => {
@@ -73,7 +75,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Ok(source) => conversion::converted(inner, &source, field.data_type()),
             Err(_) => None,
         },
-        Expr::Between(between) => narrowed_between(between, schema),
+        Expr::Between(between) => match sorting::rewrite(&expr, schema)? {
+            Some(keyed) => Some(keyed),
+            None => narrowed_between(between, schema),
+        },
         Expr::Like(like) => pattern::with_backslash(like),
         Expr::SimilarTo(like) => Some(pattern::similar(like)),
         Expr::ScalarFunction(function) => moments::checked_domain(function, schema)
@@ -97,6 +102,9 @@ fn rewrite_binary(binary: &BinaryExpr, schema: &DFSchema) -> Option<Expr> {
         _ if !is_comparison(*op) => None,
         (DataType::Interval(_) | DataType::Duration(_), DataType::Interval(_) | DataType::Duration(_)) => {
             Some(compared(moments::order_of(left), *op, moments::order_of(right)))
+        }
+        (DataType::List(_), DataType::List(_)) if l == r => {
+            Some(compared(arrays::order_of(left), *op, arrays::order_of(right)))
         }
         (DataType::Timestamp(..), DataType::Timestamp(..)) => {
             let (left, right) = (as_date(&left, schema)?, as_date(&right, schema)?);
@@ -150,21 +158,4 @@ fn as_date(expr: &Expr, schema: &DFSchema) -> Option<Expr> {
         }
         _ => None,
     }
-}
-
-/// Sorts intervals by their length, because Arrow sorts them by months first, and takes -0 for 0 where later keys decide
-/// between equals.
-fn order_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Sort(mut sort) = plan else { return Ok(plan) };
-    let last = sort.expr.len().saturating_sub(1);
-    for (at, key) in sort.expr.iter_mut().enumerate() {
-        let data_type = key.expr.get_type(sort.input.schema())?;
-        if at < last && matches!(data_type, DataType::Float32 | DataType::Float64) {
-            key.expr = arithmetic::without_negative_zero(key.expr.clone());
-        }
-        if matches!(data_type, DataType::Interval(IntervalUnit::MonthDayNano) | DataType::Duration(_)) {
-            key.expr = moments::order_of(key.expr.clone());
-        }
-    }
-    Ok(LogicalPlan::Sort(sort))
 }

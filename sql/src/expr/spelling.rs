@@ -2,6 +2,8 @@
 //!
 //! Done on the syntax tree, before names are resolved, so nothing here may depend on types.
 
+mod arrays;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -39,6 +41,11 @@ struct Names;
 
 impl ast::VisitorMut for Names {
     type Break = ();
+
+    fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        arrays::unnest_as_such(factor);
+        ControlFlow::Continue(())
+    }
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
         let order = query.order_by.as_ref().map(|order| order.to_string().to_lowercase()).unwrap_or_default();
@@ -204,6 +211,9 @@ fn respelled(expr: &ast::Expr) -> Result<Option<ast::Expr>> {
             data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type.clone()), None)),
             format: format.clone(),
         }),
+        ast::Expr::AnyOp { left, compare_op, right, .. } => arrays::quantified(left, compare_op, right, false)?,
+        ast::Expr::AllOp { left, compare_op, right } => arrays::quantified(left, compare_op, right, true)?,
+        ast::Expr::CompoundFieldAccess { root, access_chain } => arrays::whole_slices(root, access_chain),
         ast::Expr::UnaryOp { op: Unary::BitwiseNot, expr } => {
             let (left, right) = (Box::new(nested(expr)), Box::new(number("-1")));
             Some(ast::Expr::BinaryOp { left, op: ast::BinaryOperator::PGBitwiseXor, right })
@@ -234,7 +244,10 @@ fn respelled(expr: &ast::Expr) -> Result<Option<ast::Expr>> {
             }
             None => None,
         },
-        ast::Expr::Function(call) => respelled_call(call)?,
+        ast::Expr::Function(call) => match arrays::of_rows(call)? {
+            Some(array) => Some(array),
+            None => respelled_call(call)?,
+        },
         _ => None,
     })
 }

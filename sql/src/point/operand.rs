@@ -70,7 +70,7 @@ impl Operand {
         }
         // DATE '…' and its like say their type, which may not be the column's.
         match expr {
-            ast::Expr::TypedString(_) => None,
+            ast::Expr::TypedString(_) | ast::Expr::Interval(_) => None,
             _ => cells::cell(expr).map(Operand::Constant),
         }
     }

@@ -9,6 +9,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 
 use super::input::{read_texts, text_views};
+use super::interval::{INTERVAL, from_any};
 use super::output::texts;
 use super::{is_text, sql_name};
 use crate::error::{Error, Result, SqlState};
@@ -53,6 +54,9 @@ pub(crate) fn assign(array: &ArrayRef, target: &DataType, origin: Origin, column
         return Err(Error::new(SqlState::DatatypeMismatch, message).with_hint(hint));
     }
     let array = if source.is_numeric() && target.is_integer() { rounded(array)? } else { Arc::clone(array) };
+    if *target == INTERVAL && is_interval(array.data_type()) {
+        return from_any(&array);
+    }
     let stored = match (is_text(array.data_type()), is_text(target)) {
         (true, false) => read_texts(&text_views(&array)?, target, Some(column))?,
         (false, true) => texts(&array)?,
@@ -98,6 +102,10 @@ fn is_date_or_timestamp(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _))
 }
 
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(_) | DataType::Duration(_))
+}
+
 fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
 }
@@ -112,6 +120,7 @@ fn is_assignable(source: &DataType, target: &DataType, origin: Origin) -> bool {
         || is_binary(source) && is_binary(target)
         || is_date_or_timestamp(source) && is_date_or_timestamp(target)
         || is_time(source) && is_time(target)
+        || is_interval(source) && is_interval(target)
         || source == target
 }
 
