@@ -29,6 +29,7 @@ use datafusion::sql::sqlparser::ast;
 use strata_olap::scan::{BoundView, StrataTable};
 use strata_oltp::{Error as StoreError, SeqNo, Snapshot};
 
+use crate::catalog::path::PATH_SCHEMA;
 use crate::catalog::provider::HIDDEN_SCHEMA;
 use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::embed::BoundSession;
@@ -206,7 +207,12 @@ fn quoted(name: &str) -> ast::Ident {
 
 /// The hidden name of a table at a commit, and what the statement calls it.
 fn hidden_name(name: &ast::ObjectName, point: SeqNo) -> Result<(ast::ObjectName, String)> {
-    let TableName { schema, table } = TableName::from_parts(&name_parts(name)?)?;
+    let parts = name_parts(name)?;
+    let TableName { schema, table } = match parts.as_slice() {
+        // The path is gone along in the past.
+        [table] => TableName { schema: PATH_SCHEMA.to_owned(), table: table.clone() },
+        parts => TableName::from_parts(parts)?,
+    };
     if schema == SYSTEM_SCHEMA || schema == INFORMATION_SCHEMA || schema == PG_SCHEMA {
         return Err(
             Error::unsupported(format!("AS OF for {schema}.{table}")).with_detail("it shows the database as it is")

@@ -9,6 +9,7 @@
 //! * every committed change raises the version, and two changes never share one: they conflict on the version's row.
 
 pub(crate) mod index;
+pub(crate) mod path;
 pub(crate) mod provider;
 pub(crate) mod sequence;
 pub(crate) mod store;
@@ -81,7 +82,7 @@ impl TableName {
 
 impl std::fmt::Display for TableName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.schema == DEFAULT_SCHEMA {
+        if self.schema == DEFAULT_SCHEMA || self.schema == path::PATH_SCHEMA {
             f.write_str(&self.table)
         } else {
             write!(f, "{}.{}", self.schema, self.table)
@@ -95,6 +96,10 @@ pub(crate) struct Catalog {
     version: u64,
     next_table: u32,
     schemas: BTreeMap<String, Relations>,
+    /// Schemas that names without one are looked up in.
+    path: Arc<[String]>,
+    /// The same with the path of stored text, if that is another one.
+    home: Option<Arc<Catalog>>,
 }
 
 /// What one schema holds. No two of them, indexes included, have one name.
@@ -123,7 +128,8 @@ impl Catalog {
     /// The catalog of an empty database.
     pub(crate) fn empty() -> Catalog {
         let schemas = BTreeMap::from([(DEFAULT_SCHEMA.to_owned(), Relations::default())]);
-        Catalog { version: 0, next_table: FIRST_USER_TABLE, schemas }
+        let path = Arc::from([DEFAULT_SCHEMA.to_owned()]);
+        Catalog { version: 0, next_table: FIRST_USER_TABLE, schemas, path, home: None }
     }
 
     /// Names of the schemas, in order.
@@ -216,6 +222,9 @@ impl Catalog {
     /// # Errors
     /// 42P01 or 3F000, with the nearest name; 42809 for a view.
     pub(crate) fn table(&self, name: &TableName) -> Result<&Arc<Table>> {
+        if name.schema == path::PATH_SCHEMA {
+            return Err(Error::undefined_table(&name.table, []));
+        }
         let Some(relations) = self.schemas.get(&name.schema) else { return Err(self.undefined_schema(&name.schema)) };
         let known = relations.tables.keys().chain(relations.views.keys()).map(String::as_str);
         match relations.kind_of(&name.table) {

@@ -11,6 +11,7 @@ mod definition;
 mod drop;
 mod index;
 mod online;
+mod qualify;
 mod schema;
 mod sequence;
 mod storage;
@@ -72,7 +73,7 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
             Ok(Done::tag("ALTER TABLE"))
         }
         ast::Statement::AlterIndex { name, operation: ast::AlterIndexOperation::RenameIndex { index_name } } => {
-            let name = TableName::from_parts(&name_parts(name)?)?;
+            let name = context.catalog.locate(&name_parts(name)?)?;
             index::rename(context, &name, &plain_name(index_name)?)?;
             Ok(Done::tag("ALTER INDEX"))
         }
@@ -114,7 +115,7 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
         // Statistics are those of the segments and the row part, exact at every snapshot: there is nothing to gather.
         ast::Statement::Analyze(analyze) => {
             if let Some(name) = &analyze.table_name {
-                context.catalog.table(&TableName::from_parts(&name_parts(name)?)?)?;
+                context.catalog.table(&context.catalog.locate(&name_parts(name)?)?)?;
             }
             Ok(Done::tag("ANALYZE"))
         }
@@ -129,7 +130,7 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
 pub(crate) async fn run_own(context: &mut Context<'_>, statement: &Own) -> Result<Done> {
     match statement {
         Own::AlterConstraint { table, if_exists, name, characteristics } => {
-            let known_as = TableName::from_parts(&name_parts(table)?)?;
+            let known_as = context.catalog.locate(&name_parts(table)?)?;
             refuse_system_schema(&known_as.schema)?;
             match context.catalog.table(&known_as).cloned() {
                 Err(error) if *if_exists && error.state() != SqlState::WrongObjectType => {}
@@ -163,7 +164,7 @@ pub(crate) fn register(engine: &Engine, table: &Table) {
 /// # Errors
 /// Reserved names, and schemas that do not exist or belong to Strata.
 fn new_name(catalog: &Catalog, what: &str, name: &ast::ObjectName) -> Result<TableName> {
-    let name = TableName::from_parts(&name_parts(name)?)?;
+    let name = catalog.locate_new(&name_parts(name)?)?;
     check_name(what, &name.table)?;
     refuse_system_schema(&name.schema)?;
     if catalog.tables_of(&name.schema).is_none() {

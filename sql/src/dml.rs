@@ -32,7 +32,7 @@ use strata_olap::scan::{BoundView, ScanCounters};
 use strata_oltp::Snapshot;
 use strata_oltp::txn::Transaction;
 
-use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
+use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, store};
 use crate::ddl::Effects;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
@@ -171,7 +171,7 @@ fn view_at(txn: &Transaction, snapshot: Snapshot) -> BoundView {
 /// # Errors
 /// Unknown and read-only tables.
 pub(crate) fn find_target(catalog: &Catalog, parts: &[String]) -> Result<Arc<Table>> {
-    let name = TableName::from_parts(parts)?;
+    let name = catalog.locate(parts)?;
     if name.schema == SYSTEM_SCHEMA || name.schema == INFORMATION_SCHEMA || name.schema == PG_SCHEMA {
         return Err(Error::new(
             SqlState::InvalidStatement,

@@ -23,6 +23,7 @@ use strata_oltp::schema::StorageKind;
 use strata_oltp::{ColdTier, Db, MemoryBudget, Options, TableId};
 
 use crate::bulk::BulkWriter;
+use crate::catalog::path::PATH_SCHEMA;
 use crate::catalog::provider::{Catalogs, Names};
 use crate::catalog::store::{CatalogCache, ReadPoint, system_tables};
 use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA, TableName};
@@ -219,7 +220,10 @@ impl Engine {
     #[must_use]
     pub fn session_context(&self) -> SessionContext {
         let catalogs: Arc<dyn CatalogProviderList> = embed::catalogs(self);
+        // It has no search path.
+        let config = self.shared.state.config().clone().with_default_catalog_and_schema(CATALOG_NAME, DEFAULT_SCHEMA);
         let state = SessionStateBuilder::new_from_existing(self.shared.state.clone())
+            .with_config(config)
             .with_catalog_list(catalogs)
             .with_query_planner(Arc::new(embed::SnapshotPlanner::new(self.clone())))
             .build();
@@ -326,7 +330,7 @@ fn runtime(budget: &Arc<MemoryBudget>, spill: SpillTo) -> Result<Arc<RuntimeEnv>
 fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(options.target_partitions.max(1))
-        .with_default_catalog_and_schema(CATALOG_NAME, DEFAULT_SCHEMA)
+        .with_default_catalog_and_schema(CATALOG_NAME, PATH_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
     let settings = config.options_mut();

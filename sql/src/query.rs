@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use crate::as_of;
 use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
 use crate::catalog::view::View;
-use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, store};
+use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, store};
 use crate::dependencies::forget_keys;
 use crate::dml::Frames;
 use crate::engine::Engine;
@@ -202,11 +202,12 @@ impl Reader {
             return Ok(());
         }
         let mut reads_catalog = false;
-        let mut open = vec![query.clone()];
-        while let Some(next) = open.pop() {
+        let home = self.catalog.at_home();
+        let mut open = vec![(&self.catalog, query.clone())];
+        while let Some((catalog, next)) = open.pop() {
             let statement = DfStatement::Statement(Box::new(next));
             for reference in self.state.resolve_table_references(&statement)? {
-                match self.check_reference(&reference)? {
+                match check_reference(&self.state, catalog, &reference)? {
                     Some(Relation::Table(table)) => {
                         store::pin_table(txn, &table)?;
                         let keys = table_range(table.id());
@@ -214,7 +215,7 @@ impl Reader {
                     }
                     Some(Relation::View(view)) => {
                         reads_catalog = true;
-                        open.push(parse_own(&view.query)?);
+                        open.push((&home, parse_own(&view.query)?));
                     }
                     None => reads_catalog = true,
                 }
@@ -242,34 +243,9 @@ impl Reader {
         respell(&mut statement)?;
         let statement = DfStatement::Statement(Box::new(statement));
         for reference in self.state.resolve_table_references(&statement)? {
-            self.check_reference(&reference)?;
+            check_reference(&self.state, &self.catalog, &reference)?;
         }
         Ok(forget_keys(state.statement_to_plan(statement).await?)?)
-    }
-
-    /// The table or view that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error,
-    /// with the nearest name, before DataFusion words its own.
-    fn check_reference(&self, reference: &TableReference) -> Result<Option<Relation>> {
-        let parts: Vec<String> = [reference.catalog(), reference.schema(), Some(reference.table())]
-            .into_iter()
-            .flatten()
-            .map(str::to_owned)
-            .collect();
-        if parts.len() == 1 && self.state.table_functions().contains_key(reference.table()) {
-            return Ok(None);
-        }
-        let name = TableName::from_parts(&parts)?;
-        match name.schema.as_str() {
-            INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(None),
-            PG_SCHEMA if pg_catalog::has_table(&name.table) => Ok(None),
-            PG_SCHEMA => Err(Error::undefined_table(&name.to_string(), pg_catalog::table_names())),
-            SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(None),
-            SYSTEM_SCHEMA => Err(Error::undefined_table(&name.to_string(), system::TABLE_NAMES)),
-            _ => match self.catalog.find_view(&name) {
-                Some(view) => Ok(Some(Relation::View(Arc::clone(view)))),
-                None => self.catalog.table(&name).map(|table| Some(Relation::Table(Arc::clone(table)))),
-            },
-        }
     }
 
     /// The optimised physical plan.
@@ -341,5 +317,30 @@ impl Reader {
     /// Memory that a statement holds between reading and writing is drawn from the same pool as its query.
     pub(crate) fn memory_pool(&self) -> &Arc<dyn datafusion::execution::memory_pool::MemoryPool> {
         &self.state.runtime_env().memory_pool
+    }
+}
+
+/// The table or view that is meant; `None` if it shows the catalog or the database itself. Unknown ones get our error,
+/// with the nearest name, before DataFusion words its own.
+fn check_reference(state: &SessionState, catalog: &Catalog, reference: &TableReference) -> Result<Option<Relation>> {
+    let parts: Vec<String> = [reference.catalog(), reference.schema(), Some(reference.table())]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect();
+    if parts.len() == 1 && state.table_functions().contains_key(reference.table()) {
+        return Ok(None);
+    }
+    let name = catalog.locate(&parts)?;
+    match name.schema.as_str() {
+        INFORMATION_SCHEMA | HIDDEN_SCHEMA => Ok(None),
+        PG_SCHEMA if pg_catalog::has_table(&name.table) => Ok(None),
+        PG_SCHEMA => Err(Error::undefined_table(&name.to_string(), pg_catalog::table_names())),
+        SYSTEM_SCHEMA if system::TABLE_NAMES.contains(&name.table.as_str()) => Ok(None),
+        SYSTEM_SCHEMA => Err(Error::undefined_table(&name.to_string(), system::TABLE_NAMES)),
+        _ => match catalog.find_view(&name) {
+            Some(view) => Ok(Some(Relation::View(Arc::clone(view)))),
+            None => catalog.table(&name).map(|table| Some(Relation::Table(Arc::clone(table)))),
+        },
     }
 }

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
-use crate::catalog::{Catalog, TableName};
+use crate::catalog::Catalog;
 use crate::ddl::undefined_sequence;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
@@ -81,8 +81,8 @@ impl Hash for SequenceFunction {
 
 impl SequenceFunction {
     fn number(&self, name: &str) -> Result<i64> {
-        let parts: Vec<String> = name.split('.').map(unquoted).collect();
-        let name = TableName::from_parts(&parts)?;
+        let parts = name_parts(name);
+        let name = self.catalog.locate(&parts)?;
         let Some(sequence) = self.catalog.find_sequence(&name) else { return Err(undefined_sequence(&name)) };
         let mut drawn = self.numbers.0.lock().unwrap_or_else(PoisonError::into_inner);
         if self.function == Function::Next {
@@ -99,6 +99,16 @@ impl SequenceFunction {
 fn undrawn(what: &str) -> Error {
     Error::new(SqlState::NotInPrerequisiteState, format!("no number of {what} was drawn in this session"))
         .with_hint("call nextval first")
+}
+
+/// Whether `name` is a function of these.
+pub(crate) fn is_known(name: &str) -> bool {
+    matches!(name, "nextval" | "currval" | "setval" | "lastval")
+}
+
+/// Parts of a name in text as SQL reads it.
+pub(crate) fn name_parts(name: &str) -> Vec<String> {
+    name.split('.').map(unquoted).collect()
 }
 
 /// A part of a name as SQL reads it.

@@ -27,6 +27,9 @@ use strata_olap::scan::ScanCounters as Counters;
 use strata_oltp::commit::Durability;
 use tokio::time::Instant;
 
+use crate::catalog::Catalog;
+use crate::catalog::path::PathCache;
+use crate::catalog::store::ReadPoint;
 use crate::ddl::Online;
 use crate::dml::cells;
 use crate::engine::Engine;
@@ -35,7 +38,7 @@ use crate::point::{NO_PARAMETERS, Parameters};
 use crate::prepared::Prepared;
 use crate::query::{Rows, timed_out};
 use crate::sequences::LastNumbers;
-use crate::settings::{self, Settings};
+use crate::settings::{self, CurrentSettings, Settings};
 use crate::statement::{Kind, Statement, parse_script};
 use open::Open;
 use work::Work;
@@ -123,6 +126,10 @@ pub struct Session {
     base: SessionState,
     settings: Settings,
     open: Option<Open>,
+    /// The catalog with this session's search path.
+    names: PathCache,
+    /// What functions of its statements see.
+    current: Arc<CurrentSettings>,
     counters: Arc<Counters>,
     prepared: HashMap<String, Prepared>,
     /// When the running statement has taken too long. A commit that has begun is not cut off: what became of it would be
@@ -136,9 +143,12 @@ impl Session {
     pub(crate) fn new(engine: Engine, base: SessionState, durability: Durability) -> Session {
         let mut base = base;
         base.config_mut().set_extension(Arc::new(LastNumbers::default()));
+        let (names, current) = (PathCache::default(), Arc::new(CurrentSettings::default()));
+        base.config_mut().set_extension(Arc::clone(&current));
         let (settings, counters) = (Settings::new(durability), Arc::new(Counters::default()));
         let prepared = HashMap::new();
-        Session { engine, base, settings, open: None, counters, prepared, deadline: None, idle_since: Instant::now() }
+        let idle_since = Instant::now();
+        Session { engine, base, settings, open: None, names, current, counters, prepared, deadline: None, idle_since }
     }
 
     /// Runs the statements of a script, one after the other, and reads all of their rows into memory. Ends with the
@@ -204,10 +214,7 @@ impl Session {
             Kind::Begin(modes) => self.begin(modes),
             Kind::Commit => self.commit().await,
             Kind::Rollback => self.rollback(),
-            Kind::RollbackTo(name) => {
-                self.opened()?.rollback_to(name)?;
-                Ok(StatementResult::done("ROLLBACK"))
-            }
+            Kind::RollbackTo(name) => self.rollback_to(name),
             _ => self.run_within(Task::Statement(statement)).await,
         }
     }
@@ -296,6 +303,11 @@ impl Session {
         self.open.as_ref().and_then(|open| open.local.as_ref()).unwrap_or(&self.settings)
     }
 
+    /// The catalog that `from` sees, with names looked up as the session does.
+    fn catalog_at<'a>(&self, from: impl Into<ReadPoint<'a>>) -> Result<Arc<Catalog>> {
+        Ok(self.names.on(self.engine.catalog_at(from)?, &self.settings().search_path))
+    }
+
     /// The engine.
     #[must_use]
     pub fn engine(&self) -> &Engine {
@@ -335,7 +347,8 @@ impl Session {
                 None => self.start_query(statement.kind.clone()).await,
             },
             Kind::Savepoint(name) => {
-                self.opened()?.savepoint(name.clone());
+                let settings = self.settings.clone();
+                self.opened()?.savepoint(name.clone(), settings);
                 Ok(StatementResult::done("SAVEPOINT"))
             }
             Kind::Release(name) => {
@@ -348,6 +361,7 @@ impl Session {
                 settings::changes(set)?.iter().try_for_each(|change| self.set(change))?;
                 Ok(StatementResult::done("SET"))
             }
+            Kind::Discard(what) => self.discard(*what),
             Kind::SetTransaction(modes) => {
                 self.set_transaction(modes)?;
                 Ok(StatementResult::done("SET"))

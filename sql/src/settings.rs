@@ -3,12 +3,15 @@
 //! A setting changed within a transaction is as it was after a rollback; SET LOCAL lasts until the transaction's end. The
 //! options of DataFusion, `datafusion.…`, are set and shown under their own names, and belong to no transaction.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast;
 use strata_oltp::commit::Durability;
 use strata_oltp::txn::{Isolation, TransactionOptions};
 
+use crate::catalog::path::SearchPath;
 use crate::error::{Error, Result, SqlState, near};
 use crate::statement::{identifier, name_parts};
 
@@ -26,6 +29,10 @@ pub(crate) struct Settings {
     /// How long an open transaction may wait for its next statement; zero for ever.
     pub idle_in_transaction_timeout: Duration,
     pub application_name: String,
+    /// Where names without a schema are looked up.
+    pub search_path: SearchPath,
+    /// Settings with a dot in their names, which belong to applications.
+    custom: BTreeMap<String, String>,
     /// Whether statements on single rows go past the planner.
     pub point_statements: bool,
     /// Whether prepared queries keep their optimised plans.
@@ -44,6 +51,8 @@ impl Settings {
             lock_timeout: Duration::ZERO,
             idle_in_transaction_timeout: Duration::ZERO,
             application_name: String::new(),
+            search_path: SearchPath::default(),
+            custom: BTreeMap::new(),
             point_statements: true,
             keeps_plans: true,
             extra_float_digits: 1,
@@ -57,6 +66,24 @@ impl Settings {
             read_only: self.read_only,
             lock_timeout: (!self.lock_timeout.is_zero()).then_some(self.lock_timeout),
         }
+    }
+}
+
+/// The settings in force, as functions of a statement see them.
+#[derive(Debug, Default)]
+pub(crate) struct CurrentSettings(Mutex<Option<Arc<Settings>>>);
+
+impl CurrentSettings {
+    pub(crate) fn set(&self, settings: &Settings) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_deref() != Some(settings) {
+            *current = Some(Arc::new(settings.clone()));
+        }
+    }
+
+    pub(crate) fn get(&self) -> Arc<Settings> {
+        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone().unwrap_or_else(|| Arc::new(Settings::new(Durability::Durable)))
     }
 }
 
@@ -79,15 +106,17 @@ struct Setting {
     set: fn(&mut Settings, &str) -> std::result::Result<(), &'static str>,
 }
 
+/// Stands for all settings of applications.
+const ALL_CUSTOM: &str = ".";
+
 const DURATION: &str = "a duration in milliseconds, or with a unit: '500ms', '10s', '5min'; 0 is for ever";
 
 /// Settings that can have but one value: what they are, for clients that set or show them.
-const FIXED: [(&str, &str, &str); 11] = [
+const FIXED: [(&str, &str, &str); 10] = [
     ("client_encoding", "UTF8", "encoding of text"),
     ("datestyle", "ISO, MDY", "how dates are written"),
     ("integer_datetimes", "on", "times are counted in microseconds"),
     ("intervalstyle", "postgres", "how intervals are written"),
-    ("search_path", "public", "schemas that names without one are looked up in"),
     ("server_encoding", "UTF8", "encoding of text"),
     ("server_version", "15.0 (Strata)", "version of PostgreSQL whose dialect this is"),
     ("server_version_num", "150000", "the same as a number"),
@@ -173,6 +202,15 @@ static SETTINGS: &[Setting] = &[
         show: |settings| settings.application_name.clone(),
         set: |settings, value| {
             value.clone_into(&mut settings.application_name);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "search_path",
+        about: "schemas that names without one are looked up in",
+        show: |settings| settings.search_path.text().to_owned(),
+        set: |settings, value| {
+            settings.search_path = SearchPath::parse(value)?;
             Ok(())
         },
     },
@@ -277,7 +315,11 @@ pub(crate) fn changes(statement: &ast::Statement) -> Result<Vec<Change>> {
             let texts: Vec<String> = values.iter().map(text).collect();
             let is_default = matches!(values.as_slice(), [ast::Expr::Identifier(word)]
                 if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"));
-            Ok(change(name, (!is_default).then(|| texts.join(", ")), is_local))
+            let value = match name.as_str() {
+                "search_path" => SearchPath::of(&texts).text().to_owned(),
+                _ => texts.join(", "),
+            };
+            Ok(change(name, (!is_default).then_some(value), is_local))
         }
         ast::Statement::Set(ast::Set::SetTimeZone { local, value }) => {
             Ok(change("timezone".to_owned(), Some(text(value)), *local))
@@ -291,7 +333,8 @@ pub(crate) fn changes(statement: &ast::Statement) -> Result<Vec<Change>> {
         }
         ast::Statement::Reset(reset) => match &reset.reset {
             ast::Reset::ALL => {
-                Ok(SETTINGS.iter().flat_map(|setting| change(setting.name.to_owned(), None, false)).collect())
+                let all = SETTINGS.iter().flat_map(|setting| change(setting.name.to_owned(), None, false));
+                Ok(all.chain(change(ALL_CUSTOM.to_owned(), None, false)).collect())
             }
             ast::Reset::ConfigurationParameter(name) => {
                 Ok(change(name_parts(name)?.join(".").to_lowercase(), None, false))
@@ -299,6 +342,27 @@ pub(crate) fn changes(statement: &ast::Statement) -> Result<Vec<Change>> {
         },
         other => Err(Error::unsupported(format!("{other}"))),
     }
+}
+
+/// What an item of a SELECT sets, if it is `set_config` of constants: its name in the result, and the change.
+pub(crate) fn configured(item: &ast::SelectItem) -> Option<(String, Change)> {
+    let (expr, called) = match item {
+        ast::SelectItem::UnnamedExpr(expr) => (expr, "set_config".to_owned()),
+        ast::SelectItem::ExprWithAlias { expr, alias } => (expr, identifier(alias)),
+        _ => return None,
+    };
+    let ast::Expr::Function(function) = expr else { return None };
+    if name_parts(&function.name).ok()?.last()? != "set_config" {
+        return None;
+    }
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let constant = |argument: &ast::FunctionArg| match argument {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr @ ast::Expr::Value(_))) => Some(text(expr)),
+        _ => None,
+    };
+    let arguments = list.args.iter().map(constant).collect::<Option<Vec<_>>>()?;
+    let [name, value, is_local] = <[String; 3]>::try_from(arguments).ok()?;
+    Some((called, Change { name: name.to_lowercase(), value: Some(value), is_local: is_local == "true" }))
 }
 
 /// SET SESSION CHARACTERISTICS AS TRANSACTION ….
@@ -331,11 +395,15 @@ fn text(value: &ast::Expr) -> String {
 /// # Errors
 /// 42704 for an unknown setting, 22023 for a value it cannot have.
 pub(crate) fn apply(settings: &mut Settings, change: &Change) -> Result<()> {
+    if change.name == ALL_CUSTOM {
+        settings.custom.clear();
+        return Ok(());
+    }
     let bare = change.name.strip_prefix("strata.").unwrap_or(&change.name);
     if let Some((name, only, _)) = FIXED.iter().find(|(name, ..)| *name == bare) {
         let same = |value: &str| {
             let plain = |text: &str| text.to_lowercase().replace(['-', ' ', '"', '\''], "");
-            let value = plain(value).replace("$user,", "");
+            let value = plain(value);
             plain(only).starts_with(&value)
                 || *name == "timezone" && matches!(value.as_str(), "utc" | "gmt" | "z" | "etc/utc")
         };
@@ -351,15 +419,29 @@ pub(crate) fn apply(settings: &mut Settings, change: &Change) -> Result<()> {
         return Err(Error::new(SqlState::InvalidParameter, format!("setting {name} cannot be '{value}'"))
             .with_hint(format!("it is always {only}")));
     }
-    let Some(setting) = SETTINGS.iter().find(|setting| setting.name == bare) else { return Err(unknown(&change.name)) };
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.name == bare) else {
+        if !is_custom(&change.name) {
+            return Err(unknown(&change.name));
+        }
+        match &change.value {
+            Some(value) => settings.custom.insert(change.name.clone(), value.clone()),
+            None => settings.custom.remove(&change.name),
+        };
+        return Ok(());
+    };
     let value = match &change.value {
-        Some(value) if bare == "application_name" => value.clone(),
+        Some(value) if matches!(bare, "application_name" | "search_path") => value.clone(),
         Some(value) => value.to_lowercase(),
         None => (setting.show)(&Settings::new(Durability::Durable)),
     };
     (setting.set)(settings, &value).map_err(|values| {
         Error::new(SqlState::InvalidParameter, format!("setting {bare} cannot be '{value}'")).with_hint(values)
     })
+}
+
+/// Whether the setting is one of an application's.
+fn is_custom(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(owner, _)| !matches!(owner, "strata" | "datafusion"))
 }
 
 fn unknown(name: &str) -> Error {
@@ -379,7 +461,7 @@ pub(crate) fn show(settings: &Settings, name: &str) -> Result<String> {
     let bare = name.strip_prefix("strata.").unwrap_or(name);
     let fixed = FIXED.iter().find(|(known, ..)| *known == bare).map(|(_, value, _)| (*value).to_owned());
     let own = || SETTINGS.iter().find(|setting| setting.name == bare).map(|setting| (setting.show)(settings));
-    fixed.or_else(own).ok_or_else(|| unknown(name))
+    fixed.or_else(own).or_else(|| settings.custom.get(name).cloned()).ok_or_else(|| unknown(name))
 }
 
 /// Name, value and meaning of every setting, in order of names.

@@ -64,6 +64,7 @@ pub(crate) enum Kind {
     Release(String),
     /// SET and RESET.
     Set(Box<ast::Statement>),
+    Discard(ast::DiscardObject),
     /// SHOW: the words after it.
     Show(Vec<String>),
     Prepare {
@@ -338,6 +339,7 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
         }
         Sql::Deallocate { name, .. } => Kind::Deallocate(identifier(&name)),
         Sql::Set(ast::Set::SetTransaction { modes, snapshot: None, session: false }) => Kind::SetTransaction(modes),
+        Sql::Discard { object_type } => Kind::Discard(object_type),
         Sql::Set(_) | Sql::Reset { .. } => Kind::Set(Box::new(statement)),
         other => {
             let text = other.to_string();

@@ -17,6 +17,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use strata_oltp::view::Snapshot;
 use strata_oltp::{SeqNo, TableId};
 
+use super::path::PATH_SCHEMA;
 use super::view::View;
 use super::{CATALOG_NAME, Catalog, SYSTEM_SCHEMA, Table, TableName};
 use crate::as_of::{self, PastTable};
@@ -86,7 +87,8 @@ impl Names {
     /// The view's query, planned over the same names, with the columns that the view had when it was made.
     async fn plan_view(&self, view: &View) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let mut state = self.engine().base_state().clone();
-        state.register_catalog_list(Arc::new(Catalogs(self.clone())));
+        // What it names without a schema is in `public`, whoever reads it.
+        state.register_catalog_list(Arc::new(Catalogs(self.at_home())));
         let mut query = parse_own(&view.query)?;
         if pg_catalog::respell(&mut query) {
             pg_catalog::functions::register(&mut state, &self.load()?.0)?;
@@ -101,6 +103,15 @@ impl Names {
         let columns: Vec<Expr> = columns.collect();
         let plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
         Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
+    }
+
+    /// The same names without the reader's search path.
+    fn at_home(&self) -> Names {
+        let mut names = self.clone();
+        if let Names::Fixed { catalog, .. } | Names::Past { catalog, .. } = &mut names {
+            *catalog = catalog.at_home();
+        }
+        names
     }
 
     fn provide(&self, table: &Table) -> Arc<dyn TableProvider> {
@@ -146,6 +157,7 @@ impl CatalogProvider for Schemas {
             SYSTEM_SCHEMA => Some(Arc::new(SystemTables(names))),
             PG_SCHEMA => Some(Arc::new(PgTables(names))),
             HIDDEN_SCHEMA => Some(Arc::new(HiddenTables(names))),
+            PATH_SCHEMA => Some(Arc::new(PathTables(names))),
             _ => {
                 let known = self.0.load_or_empty().tables_of(name).is_some();
                 known.then(|| Arc::new(Tables { names, schema: name.to_owned() }) as Arc<dyn SchemaProvider>)
@@ -200,6 +212,34 @@ impl SchemaProvider for Tables {
     }
 }
 
+/// Tables by their names alone, along the search path.
+#[derive(Debug)]
+struct PathTables(Names);
+
+#[async_trait]
+impl SchemaProvider for PathTables {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let (catalog, _) = self.0.load()?;
+        let TableName { schema, table } = catalog.locate(&[name.to_owned()])?;
+        match Schemas(self.0.clone()).schema(&schema) {
+            Some(found) if schema != PATH_SCHEMA => found.table(&table).await,
+            _ => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        let catalog = self.0.load_or_empty();
+        let found = catalog.locate(&[name.to_owned()]);
+        found.is_ok_and(|name| {
+            name.schema == SYSTEM_SCHEMA || catalog.find(&name).is_some() || catalog.find_view(&name).is_some()
+        })
+    }
+}
+
 /// The schema `strata`.
 #[derive(Debug)]
 struct SystemTables(Names);
@@ -227,11 +267,13 @@ impl SchemaProvider for SystemTables {
 /// The table or view `name` as it was right after a commit.
 async fn past_table(
     engine: &Engine,
+    now: &Catalog,
     point: SeqNo,
     name: TableName,
 ) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
     let snapshot = as_of::snapshot_at(engine, point)?;
-    let catalog = engine.catalog_at(&snapshot)?;
+    let catalog = engine.catalog_at(&snapshot)?.on_path_of(now);
+    let name = if name.schema == PATH_SCHEMA { catalog.locate(&[name.table])? } else { name };
     if catalog.find_view(&name).is_none()
         && let Err(error) = catalog.table(&name)
     {
@@ -301,7 +343,7 @@ impl SchemaProvider for HiddenTables {
             return Ok(Some(Arc::clone(frame)));
         }
         if let Some((point, name)) = as_of::parse_name(name) {
-            return past_table(self.0.engine(), point, name).await;
+            return past_table(self.0.engine(), &self.0.load()?.0, point, name).await;
         }
         let (catalog, _) = self.0.load()?;
         let table = name.parse().ok().and_then(|id| catalog.find_id(TableId(id)));

@@ -388,6 +388,7 @@ impl Catalog {
     /// version is used twice.
     fn store_state(&mut self, txn: &mut Transaction) -> Result<()> {
         self.version += 1;
+        self.home = None;
         let values = [
             Value::Int16(0),
             Value::Int16(FORMAT_VERSION),

@@ -16,7 +16,7 @@ use strata_oltp::schema::{Column, Widening};
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
 use super::columns::{depending_views, rename_in, uses_column};
-use super::{Context, constraint as constraints, drop, refuse_system_schema, view as views};
+use super::{Context, constraint as constraints, drop, qualify, refuse_system_schema, view as views};
 use crate::catalog::{Rules, Table, TableName, check_name};
 use crate::dml::computed;
 use crate::error::{Error, Result, SqlState};
@@ -29,7 +29,7 @@ use crate::types::{ColumnType, check_length, column_type, is_json_type, json_fie
 /// Names that are not right, changes that would touch rows or break what depends on a column, rows that a new rule does
 /// not allow.
 pub(super) async fn run(context: &mut Context<'_>, alter: &ast::AlterTable) -> Result<()> {
-    let mut name = TableName::from_parts(&name_parts(&alter.name)?)?;
+    let mut name = context.catalog.locate(&name_parts(&alter.name)?)?;
     refuse_system_schema(&name.schema)?;
     match context.catalog.table(&name) {
         Err(error) if alter.if_exists && error.state() != SqlState::WrongObjectType => return Ok(()),
@@ -121,7 +121,8 @@ async fn add_column(
     }
     check_name("column", &name)?;
     let ColumnType { data_type, chars_max } = column_type(&definition.data_type)?;
-    let options = Options::of(&name, &definition.options)?;
+    let mut options = Options::of(&name, &definition.options)?;
+    options.default = options.default.map(|default| qualify::expression(context.catalog, default));
     // First with NULL in every row, so that the default can be computed as that of a column of the table.
     let field = Field::new(&name, data_type, true);
     let field = if is_json_type(&definition.data_type) { json_field(field) } else { field };
@@ -163,20 +164,20 @@ async fn add_column(
 }
 
 /// What a column definition says besides name and type.
-struct Options<'a> {
+struct Options {
     is_not_null: bool,
-    default: Option<&'a ast::Expr>,
+    default: Option<ast::Expr>,
     comment: Option<String>,
 }
 
-impl<'a> Options<'a> {
-    fn of(name: &str, options: &'a [ast::ColumnOptionDef]) -> Result<Options<'a>> {
+impl Options {
+    fn of(name: &str, options: &[ast::ColumnOptionDef]) -> Result<Options> {
         let (mut is_null_said, mut found) = (false, Options { is_not_null: false, default: None, comment: None });
         for option in options {
             match &option.option {
                 ast::ColumnOption::Null => is_null_said = true,
                 ast::ColumnOption::NotNull => found.is_not_null = true,
-                ast::ColumnOption::Default(expr) if found.default.replace(expr).is_none() => {}
+                ast::ColumnOption::Default(expr) if found.default.replace(expr.clone()).is_none() => {}
                 ast::ColumnOption::Default(_) => {
                     return Err(Error::new(SqlState::Syntax, format!("column {name} is given two defaults")));
                 }
@@ -383,6 +384,7 @@ async fn alter_column(
             return Err(Error::new(SqlState::Syntax, message));
         }
         Operation::SetDefault { value } => {
+            let value = qualify::expression(context.catalog, value.clone());
             rules.defaults.insert(id.0, value.to_string());
             TableSchema::clone(&table.shape)
         }

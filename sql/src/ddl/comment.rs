@@ -5,7 +5,6 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast;
 
 use super::{Context, refuse_system_schema};
-use crate::catalog::TableName;
 use crate::error::{Error, Result, SqlState};
 use crate::statement::name_parts;
 
@@ -19,7 +18,7 @@ pub(super) fn run(
     let comment = comment.map(str::to_owned);
     match kind {
         ast::CommentObject::Table => {
-            let name = TableName::from_parts(&parts)?;
+            let name = context.catalog.locate(&parts)?;
             refuse_system_schema(&name.schema)?;
             let table = Arc::clone(context.catalog.table(&name)?);
             let mut rules = table.rules.clone();
@@ -31,7 +30,7 @@ pub(super) fn run(
             if parts.is_empty() {
                 return Err(Error::new(SqlState::Syntax, "COMMENT ON COLUMN needs table.column"));
             }
-            let name = TableName::from_parts(&parts)?;
+            let name = context.catalog.locate(&parts)?;
             refuse_system_schema(&name.schema)?;
             let table = Arc::clone(context.catalog.table(&name)?);
             let id = table.column_id(table.column_position(&column)?);
@@ -43,7 +42,7 @@ pub(super) fn run(
             Arc::make_mut(context.catalog).put_table(context.txn, table.with_rules(rules)?)
         }
         ast::CommentObject::View => {
-            let name = TableName::from_parts(&parts)?;
+            let name = context.catalog.locate(&parts)?;
             let Some(view) = context.catalog.find_view(&name) else {
                 return Err(super::view::undefined(context.catalog, &name));
             };

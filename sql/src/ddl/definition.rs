@@ -10,7 +10,7 @@ use strata_oltp::schema::{Column, ROW_ID_COLUMN};
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
 use super::columns::uses_column;
-use super::sequence;
+use super::{qualify, sequence};
 use crate::catalog::index::{Index, TableIndex};
 use crate::catalog::table::{Check, ForeignKey, Identity, Validity};
 use crate::catalog::{Catalog, Rules, Table, TableName, check_name};
@@ -138,10 +138,12 @@ impl<'a> Definition<'a> {
                 let message = format!("column {column} numbers its rows and cannot have a default too");
                 Err(Error::new(SqlState::Syntax, message))
             }
-            ast::ColumnOption::Default(expr) => match self.rules.defaults.insert(id, expr.to_string()) {
-                None => Ok(()),
-                Some(_) => Err(Error::new(SqlState::Syntax, format!("column {column} is given two defaults"))),
-            },
+            ast::ColumnOption::Default(expr) => {
+                match self.rules.defaults.insert(id, qualify::expression(self.catalog, expr.clone()).to_string()) {
+                    None => Ok(()),
+                    Some(_) => Err(Error::new(SqlState::Syntax, format!("column {column} is given two defaults"))),
+                }
+            }
             ast::ColumnOption::Unique(unique) => {
                 refuse_timing("a unique constraint", unique.characteristics.as_ref())?;
                 self.add_unique(&[position], name.or(unique.name.as_ref()), unique.nulls_distinct)
@@ -362,7 +364,8 @@ impl<'a> Definition<'a> {
         let base = self.name_after(&positions, "fkey");
         let name = self.constraint_name(name, &base)?;
         let children: Vec<Column> = positions.iter().map(|position| self.columns[*position].clone()).collect();
-        let parent_name = TableName::from_parts(&crate::statement::name_parts(&key.foreign_table)?)?;
+        let parent = crate::statement::name_parts(&key.foreign_table)?;
+        let parent_name = self.catalog.locate_beside(&parent, Some(self.name))?;
         let own_keys = || {
             let unique = self.rules.indexes.iter().filter(|index| index.is_unique && !index.is_building);
             let unique = unique.map(|index| index.columns.clone());

@@ -22,7 +22,7 @@ pub(super) fn run(
         return Ok(Done::tag("DROP SCHEMA"));
     }
     for name in names {
-        let name = TableName::from_parts(&name_parts(name)?)?;
+        let name = context.catalog.locate(&name_parts(name)?)?;
         refuse_system_schema(&name.schema)?;
         match kind {
             ast::ObjectType::Table => match context.catalog.table(&name) {

@@ -78,7 +78,7 @@ pub(crate) fn declare(
     is_building: bool,
 ) -> Result<Option<(TableId, u32)>> {
     refuse_unsupported(create)?;
-    let name = TableName::from_parts(&name_parts(&create.table_name)?)?;
+    let name = context.catalog.locate(&name_parts(&create.table_name)?)?;
     refuse_system_schema(&name.schema)?;
     let table = context.target(&name_parts(&create.table_name)?)?;
     let mut columns = Vec::new();
@@ -377,7 +377,7 @@ fn replace(rules: &mut Rules, id: u32, old: u32) -> Result<()> {
 /// # Errors
 /// 42P01, 42704.
 pub(crate) fn reindexed(catalog: &Catalog, what: Reindexed, name: &ast::ObjectName) -> Result<Vec<(TableId, u32)>> {
-    let name = TableName::from_parts(&name_parts(name)?)?;
+    let name = catalog.locate(&name_parts(name)?)?;
     refuse_system_schema(&name.schema)?;
     match what {
         Reindexed::Table => {

@@ -7,7 +7,7 @@ use strata_oltp::commit::Durability;
 use super::constraint::{self, Added};
 use super::{Context, index, refuse_system_schema};
 use crate::catalog::table::Validity;
-use crate::catalog::{Catalog, Rules, TableName};
+use crate::catalog::{Catalog, Rules};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::statement::name_parts;
@@ -55,7 +55,7 @@ impl<'a> Online<'a> {
                 Ok(index::declare(context, create, true)?.map(|(table, id)| (table, Added::Unique(id))))
             }
             Online::Constraint(alter, constraint) => {
-                let name = TableName::from_parts(&name_parts(&alter.name)?)?;
+                let name = context.catalog.locate(&name_parts(&alter.name)?)?;
                 refuse_system_schema(&name.schema)?;
                 if alter.if_exists && context.catalog.find(&name).is_none() {
                     return Ok(None);

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast;
 use strata_oltp::TableSchema;
 
 use super::{Context, refuse_system_schema, register};
-use crate::catalog::{Table, TableName};
+use crate::catalog::Table;
 use crate::error::{Error, Result, SqlState};
 use crate::statement::name_parts;
 
@@ -17,7 +17,7 @@ pub(super) async fn run(context: &mut Context<'_>, truncate: &ast::Truncate) -> 
     }
     let mut tables: Vec<Arc<Table>> = Vec::new();
     for target in &truncate.table_names {
-        let name = TableName::from_parts(&name_parts(&target.name)?)?;
+        let name = context.catalog.locate(&name_parts(&target.name)?)?;
         refuse_system_schema(&name.schema)?;
         match context.catalog.table(&name) {
             Err(_) if truncate.if_exists => {}

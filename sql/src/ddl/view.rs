@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast;
 
-use super::{Context, new_name};
+use super::{Context, new_name, qualify};
 use crate::catalog::view::{View, ViewOptions};
 use crate::catalog::{Catalog, TableName};
 use crate::dml::{Frames, view_of};
@@ -32,13 +32,17 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateView) 
         _ => context.catalog.check_free("view", &name)?,
     }
     refuse_repeated(&name, &create.query)?;
-    let query = ast::Statement::Query(create.query.clone());
+    let mut query = create.query.clone();
+    qualify::query(context.catalog, &mut query);
+    let (text, query) = (query.to_string(), ast::Statement::Query(query));
     if old.is_some() && reads(context.catalog, &query, &name)? {
         let message = format!("view {name} would read itself");
         return Err(Error::new(SqlState::InvalidTableDefinition, message));
     }
     let view = view_of(context.txn);
-    let reader = Reader::new(context.base, context.engine, context.catalog, view, Frames::new())?;
+    // As it will be read.
+    let home = context.catalog.at_home();
+    let reader = Reader::new(context.base, context.engine, &home, view, Frames::new())?;
     let plan = reader.plan(query).await?;
     let given: Vec<String> = create.columns.iter().map(|column| identifier(&column.name)).collect();
     let found: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -59,7 +63,7 @@ pub(super) async fn create(context: &mut Context<'_>, create: &ast::CreateView) 
             .with_detail(format!("it has {}", old.options.columns.join(", ")))
             .with_hint("DROP VIEW first; OR REPLACE may only add columns at the end"));
     }
-    let view = View { name, query: create.query.to_string(), options };
+    let view = View { name, query: text, options };
     Arc::make_mut(context.catalog).put_view(context.txn, view)
 }
 

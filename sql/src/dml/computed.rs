@@ -61,7 +61,8 @@ pub(crate) fn is_volatile(text: &str, context: &Context<'_>) -> Result<bool> {
 fn state_of(context: &Context<'_>) -> Result<SessionState> {
     let mut state = context.base.clone();
     state.mark_start_execution();
-    sequences::register(&mut state, context.engine, context.catalog)?;
+    // What is stored means the same on every search path.
+    sequences::register(&mut state, context.engine, &context.catalog.at_home())?;
     Ok(state)
 }
 

@@ -17,7 +17,7 @@ use strata_oltp::txn::LockMode;
 use super::writer::KeyEncoder;
 use super::{Context, Frames, plain_table};
 use crate::catalog::provider::HIDDEN_SCHEMA;
-use crate::catalog::{CATALOG_NAME, Table, TableName};
+use crate::catalog::{CATALOG_NAME, Table};
 use crate::error::{Error, Result, SqlState};
 use crate::query::Rows;
 use crate::statement::{identifier, name_parts, parse_own};
@@ -155,7 +155,7 @@ fn wanted(context: &Context<'_>, select: &mut ast::Select, clauses: &[ast::LockC
             let alias = alias
                 .map(|alias| identifier(&alias.name))
                 .or_else(|| written.0.last().and_then(|part| part.as_ident()).map(identifier));
-            let name = TableName::from_parts(&parts)?;
+            let name = context.catalog.locate(&parts)?;
             if context.catalog.find_view(&name).is_some() {
                 return Err(refused("a view"));
             }

@@ -9,7 +9,7 @@ use super::oids;
 use super::relations::{AnyIndex, indexes_of, places};
 use super::sheet::{Cell, Columns, Kind, Sheet, row};
 use crate::catalog::table::{Action, ForeignKey};
-use crate::catalog::{Catalog, DEFAULT_SCHEMA, Table, TableName};
+use crate::catalog::{Catalog, Table, TableName};
 use crate::statement::{identifier, parse_expression};
 
 const NONE: Option<String> = None;
@@ -210,7 +210,7 @@ fn text(catalog: &Catalog, table: &Table, constraint: &Constraint) -> String {
     };
     let parent = catalog.find_id(TableId(key.parent));
     let (name, referred) = match parent {
-        Some(parent) => (quoted_name(&parent.qualified_name()), self::columns(parent, &key.parent_columns)),
+        Some(parent) => (quoted_name(catalog, &parent.qualified_name()), self::columns(parent, &key.parent_columns)),
         None => ("?".to_owned(), String::new()),
     };
     let mut text = format!("FOREIGN KEY ({columns}) REFERENCES {name}({referred})");
@@ -248,8 +248,8 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// A relation's name, with its schema where it has to be said.
-pub(super) fn quoted_name(name: &TableName) -> String {
-    if name.schema == DEFAULT_SCHEMA {
+pub(super) fn quoted_name(catalog: &Catalog, name: &TableName) -> String {
+    if catalog.is_visible(name) {
         quoted(&name.table)
     } else {
         format!("{}.{}", quoted(&name.schema), quoted(&name.table))

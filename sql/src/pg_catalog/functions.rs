@@ -15,11 +15,13 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+use strata_oltp::commit::Durability;
 
 use super::oids::{self, OWNER, OWNER_NAME};
 use super::{PG_SCHEMA, constraints, relations, types};
-use crate::catalog::{CATALOG_NAME, Catalog, DEFAULT_SCHEMA};
+use crate::catalog::{CATALOG_NAME, Catalog};
 use crate::error::{Error, Result, SqlState};
+use crate::settings::{self, CurrentSettings, Settings};
 use crate::types::is_text;
 
 /// What a function gives.
@@ -29,18 +31,21 @@ enum Gives {
     Bool,
     Number,
     Texts,
+    /// Text, or an error.
+    Setting,
     /// A number for a name, a name for a number.
     Other,
 }
 
 /// The functions, in order of their names.
-const FUNCTIONS: [(&str, Gives); 51] = [
+const FUNCTIONS: [(&str, Gives); 52] = [
     ("col_description", Gives::Text),
     ("current_catalog", Gives::Text),
     ("current_database", Gives::Text),
     ("current_role", Gives::Text),
     ("current_schema", Gives::Text),
     ("current_schemas", Gives::Texts),
+    ("current_setting", Gives::Setting),
     ("current_user", Gives::Text),
     ("format_type", Gives::Text),
     ("getdatabaseencoding", Gives::Text),
@@ -98,10 +103,12 @@ pub(crate) fn is_known(name: &str) -> bool {
 /// # Errors
 /// None today.
 pub(crate) fn register(state: &mut SessionState, catalog: &Arc<Catalog>) -> Result<()> {
+    let settings = state.config().get_extension::<CurrentSettings>();
     for (name, gives) in FUNCTIONS {
         let any = vec![TypeSignature::Nullary, TypeSignature::VariadicAny];
         let signature = Signature::new(TypeSignature::OneOf(any), Volatility::Stable);
-        let function = CatalogFunction { name, gives, catalog: Arc::clone(catalog), signature };
+        let settings = settings.clone();
+        let function = CatalogFunction { name, gives, catalog: Arc::clone(catalog), settings, signature };
         state.register_udf(Arc::new(ScalarUDF::from(function)))?;
     }
     Ok(())
@@ -112,6 +119,7 @@ struct CatalogFunction {
     name: &'static str,
     gives: Gives,
     catalog: Arc<Catalog>,
+    settings: Option<Arc<CurrentSettings>>,
     signature: Signature,
 }
 
@@ -160,7 +168,7 @@ impl CatalogFunction {
         match self.name {
             "current_catalog" | "current_database" => Some(CATALOG_NAME.to_owned()),
             "current_user" | "session_user" | "current_role" => Some(OWNER_NAME.to_owned()),
-            "current_schema" => Some(DEFAULT_SCHEMA.to_owned()),
+            "current_schema" => catalog.creation_schema().map(str::to_owned),
             "version" => Some(format!("PostgreSQL 15.0 (Strata {})", env!("CARGO_PKG_VERSION"))),
             "getdatabaseencoding" => Some("UTF8".to_owned()),
             "pg_encoding_to_char" => row.number(0).map(|number| if number == 6 { "UTF8" } else { "" }.to_owned()),
@@ -195,7 +203,7 @@ impl CatalogFunction {
     fn bool(&self, row: &Row<'_>) -> Option<bool> {
         match self.name {
             "pg_table_is_visible" => oids::name_of(&self.catalog, row.number(0)?)
-                .map(|name| name.schema == DEFAULT_SCHEMA || name.schema == PG_SCHEMA),
+                .map(|name| name.schema == PG_SCHEMA || self.catalog.is_visible(&name)),
             "pg_is_in_recovery" | "pg_relation_is_publishable" => Some(false),
             // There is one role, and it may do everything.
             _ => Some(true),
@@ -244,9 +252,20 @@ impl CatalogFunction {
         found.map(Some).ok_or(error)
     }
 
+    /// `current_setting`.
+    fn setting(&self, row: &Row<'_>) -> Result<Option<String>> {
+        let Some(name) = row.text(0) else { return Ok(None) };
+        let current = self.settings.as_ref().map(|settings| settings.get());
+        let current = current.unwrap_or_else(|| Arc::new(Settings::new(Durability::Durable)));
+        match settings::show(&current, &name.to_lowercase()) {
+            Err(_) if row.text(1).as_deref() == Some("true") => Ok(None),
+            shown => shown.map(Some),
+        }
+    }
+
     fn name_of(&self, oid: i64) -> String {
         let found = match self.name {
-            "regclass" => oids::name_of(&self.catalog, oid).map(|name| relations::shown_name(&name)),
+            "regclass" => oids::name_of(&self.catalog, oid).map(|name| relations::shown_name(&self.catalog, &name)),
             "regtype" => return types::name(oid, None),
             "regnamespace" => self.catalog.schema_names().find(|name| oids::schema(name) == oid).map(str::to_owned),
             "regrole" => (oid == OWNER).then(|| OWNER_NAME.to_owned()),
@@ -255,10 +274,10 @@ impl CatalogFunction {
         found.unwrap_or_else(|| if oid == 0 { "-".to_owned() } else { oid.to_string() })
     }
 
-    fn texts(&self, row: &Row<'_>) -> Vec<&'static str> {
+    fn texts(&self, row: &Row<'_>) -> Vec<&str> {
         // Implicit schemas too?
         let all = row.text(0).is_none_or(|text| text == "true");
-        if all { vec![PG_SCHEMA, DEFAULT_SCHEMA] } else { vec![DEFAULT_SCHEMA] }
+        all.then_some(PG_SCHEMA).into_iter().chain(self.catalog.path_schemas()).collect()
     }
 }
 
@@ -282,7 +301,7 @@ impl ScalarUDFImpl for CatalogFunction {
 
     fn return_type(&self, arguments: &[DataType]) -> DfResult<DataType> {
         Ok(match self.gives {
-            Gives::Text => DataType::Utf8View,
+            Gives::Text | Gives::Setting => DataType::Utf8View,
             Gives::Bool => DataType::Boolean,
             Gives::Number => DataType::Int64,
             Gives::Texts => DataType::new_list(DataType::Utf8View, true),
@@ -296,6 +315,7 @@ impl ScalarUDFImpl for CatalogFunction {
         let rows = || (0..args.number_rows).map(|at| Row { arguments: &arguments, at });
         let array: ArrayRef = match self.gives {
             Gives::Text => Arc::new(rows().map(|row| self.text(&row)).collect::<StringViewArray>()),
+            Gives::Setting => Arc::new(rows().map(|row| self.setting(&row)).collect::<Result<StringViewArray>>()?),
             Gives::Bool => Arc::new(rows().map(|row| self.bool(&row)).collect::<BooleanArray>()),
             Gives::Number => Arc::new(rows().map(|row| self.number(&row)).collect::<Int64Array>()),
             Gives::Texts => {

@@ -108,7 +108,7 @@ pub(super) fn relation(catalog: &Catalog, parts: &[String]) -> Option<i64> {
     {
         return Some(*oid);
     }
-    let name = TableName::from_parts(parts).ok()?;
+    let name = catalog.locate(parts).ok()?;
     if let Some(found) = catalog.find(&name) {
         return Some(table(found));
     }

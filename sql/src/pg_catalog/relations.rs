@@ -567,6 +567,6 @@ pub(super) fn view_definition(catalog: &Catalog, oid: i64) -> Option<String> {
 }
 
 /// The name as `regclass` shows it: with its schema where that is not on the search path.
-pub(super) fn shown_name(name: &TableName) -> String {
-    if name.schema == PG_SCHEMA { quoted(&name.table) } else { quoted_name(name) }
+pub(super) fn shown_name(catalog: &Catalog, name: &TableName) -> String {
+    if name.schema == PG_SCHEMA { quoted(&name.table) } else { quoted_name(catalog, name) }
 }

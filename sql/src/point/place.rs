@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast;
 use strata_oltp::row::{RowRef, Value};
 
 use super::operand::{Operand, Parameters, is_exact};
-use crate::catalog::{Catalog, Table, TableName};
+use crate::catalog::{Catalog, Table};
 use crate::error::Result;
 use crate::pg_catalog;
 use crate::statement::{identifier, name_parts};
@@ -59,7 +59,7 @@ impl Named {
         if matches!(parts.as_slice(), [name] if pg_catalog::has_table(name)) {
             return None;
         }
-        let table = Arc::clone(catalog.find(&TableName::from_parts(&parts).ok()?)?);
+        let table = Arc::clone(catalog.find(&catalog.locate(&parts).ok()?)?);
         Some(Named { table, alias, parts })
     }
 

@@ -5,7 +5,6 @@ use datafusion::sql::sqlparser::ast;
 use super::work::Work;
 use super::{Session, StatementResult, blocking, within};
 use crate::call::Procedure;
-use crate::catalog::TableName;
 use crate::ddl::{self, Online};
 use crate::error::Result;
 use crate::query::Rows;
@@ -38,7 +37,7 @@ impl Session {
     /// REINDEX outside of a transaction: each index is built anew while others write, then takes the place of the old one.
     async fn reindex(&mut self, what: Reindexed, name: &ast::ObjectName) -> Result<StatementResult> {
         let snapshot = self.engine.db().snapshot();
-        let catalog = self.engine.catalog_at(&snapshot)?;
+        let catalog = self.catalog_at(&snapshot)?;
         for (table, id) in ddl::reindexed(&catalog, what, name)? {
             self.add_online(Online::Reindex(table, id)).await?;
         }
@@ -48,8 +47,9 @@ impl Session {
     /// Compares indexes with their tables, at one snapshot of committed rows.
     async fn verify_indexes(&self, table: Option<&str>) -> Result<Rows> {
         let snapshot = self.engine.db().snapshot();
-        let catalog = self.engine.catalog_at(&snapshot)?;
-        let only = table.map(TableName::parse).transpose()?;
+        let catalog = self.catalog_at(&snapshot)?;
+        let parts = |name: &str| name.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let only = table.map(|name| catalog.locate(&parts(name))).transpose()?;
         verification::verify(&self.engine, &self.base, &catalog, &snapshot, only.as_ref()).await
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use strata_oltp::txn::{Savepoint, Transaction, TransactionOptions};
 
 use crate::catalog::Catalog;
+use crate::catalog::path::PathCache;
 use crate::ddl::Effects;
 use crate::dml::foreign_keys::Suspects;
 use crate::engine::Engine;
@@ -41,12 +42,19 @@ struct Named {
     mark: Savepoint,
     catalog: Arc<Catalog>,
     effects: Effects,
+    /// Settings of the session, and those of the transaction.
+    settings: (Settings, Option<Settings>),
 }
 
 impl Open {
-    pub(super) fn new(engine: &Engine, options: &TransactionOptions, settings: &Settings) -> Result<Open> {
+    pub(super) fn new(
+        engine: &Engine,
+        names: &PathCache,
+        options: &TransactionOptions,
+        settings: &Settings,
+    ) -> Result<Open> {
         let txn = engine.db().begin_with(*options)?;
-        let catalog = engine.catalog_at(txn.snapshot())?;
+        let catalog = names.on(engine.catalog_at(txn.snapshot())?, &settings.search_path);
         let failed = Arc::new(AtomicBool::new(false));
         let (effects, suspects, deferred) = (Effects::default(), Vec::new(), Vec::new());
         Ok(Open {
@@ -78,29 +86,33 @@ impl Open {
     }
 
     /// A second savepoint of the same name hides the first until it is released.
-    pub(super) fn savepoint(&mut self, name: String) {
+    pub(super) fn savepoint(&mut self, name: String, settings: Settings) {
         let mark = self.txn.savepoint();
         let (catalog, effects) = (Arc::clone(&self.catalog), self.effects.clone());
-        self.savepoints.push(Named { name, mark, catalog, effects });
+        let settings = (settings, self.local.clone());
+        self.savepoints.push(Named { name, mark, catalog, effects, settings });
     }
 
-    /// Undoes everything since the savepoint, which stays; a failed transaction is whole again.
+    /// Undoes everything since the savepoint, which stays; a failed transaction is whole again. Returns the settings that
+    /// the session had there.
     ///
     /// # Errors
     /// 3B001.
-    pub(super) fn rollback_to(&mut self, name: &str) -> Result<()> {
+    pub(super) fn rollback_to(&mut self, name: &str) -> Result<Settings> {
         let at = self.find(name)?;
         for later in self.savepoints.drain(at + 1..).rev() {
             self.txn.release(later.mark);
         }
-        let Named { mark, catalog, effects, .. } = &self.savepoints[at];
+        let Named { mark, catalog, effects, settings, .. } = &self.savepoints[at];
         self.txn.rollback_to(mark);
         self.catalog = Arc::clone(catalog);
         self.effects = effects.clone();
+        let (settings, local) = settings.clone();
+        self.local = local;
         // Queries that still run belong to what was undone; their failures no longer matter.
         self.failed = Arc::new(AtomicBool::new(false));
         self.interrupted = false;
-        Ok(())
+        Ok(settings)
     }
 
     /// Forgets the savepoint and later ones; what was written stays.

@@ -59,6 +59,7 @@ impl Session {
         let read = match &mut self.open {
             None => self.engine.db().read(|view, at| {
                 let catalog = self.engine.catalog_at(ReadPoint { view, at })?;
+                let catalog = self.names.on(catalog, &self.settings.search_path);
                 let Some(found) = Found::of(prepared, kind, &catalog, parameters) else { return Ok(None) };
                 let row = view.get(&found.select().table().shape, &found.key, at)?;
                 found.rows(row.as_deref(), parameters).map(Some)

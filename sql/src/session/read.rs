@@ -23,7 +23,7 @@ impl Session {
             Some(open) => (Arc::clone(&open.catalog), view_of(&open.txn)),
             None => {
                 let snapshot = self.engine.db().snapshot();
-                (self.engine.catalog_at(&snapshot)?, BoundView::new(snapshot))
+                (self.catalog_at(&snapshot)?, BoundView::new(snapshot))
             }
         };
         self.counters = Arc::clone(view.counters());
@@ -31,6 +31,10 @@ impl Session {
     }
 
     pub(super) async fn start_query(&mut self, kind: Kind) -> Result<StatementResult> {
+        self.current.set(self.settings());
+        if let Some(rows) = self.set_config(&kind)? {
+            return Ok(StatementResult::Rows(rows));
+        }
         let mut query = self.explained(kind)?;
         let explain = explain::take_options(&mut query)?;
         if explain.json
@@ -144,7 +148,7 @@ impl Session {
     pub(super) fn explained_change(&self, statement: &ast::Statement) -> Result<ast::Statement> {
         match &self.open {
             Some(open) => change::explained(statement, &open.catalog),
-            None => change::explained(statement, self.engine.catalog_at(&self.engine.db().snapshot())?.as_ref()),
+            None => change::explained(statement, self.catalog_at(&self.engine.db().snapshot())?.as_ref()),
         }
     }
 }

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use datafusion::sql::sqlparser::ast;
 
-use super::Session;
 use super::transaction::no_transaction;
+use super::{Session, StatementResult};
+use crate::catalog::Catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::query::Rows;
-use crate::settings;
+use crate::sequences::LastNumbers;
+use crate::settings::{self, Settings};
+use crate::statement::Kind;
 
 impl Session {
     pub(super) fn set(&mut self, change: &settings::Change) -> Result<()> {
@@ -26,7 +30,69 @@ impl Session {
         if !change.is_local {
             settings::apply(&mut self.settings, change)?;
         }
+        self.take_up_path();
         Ok(())
+    }
+
+    /// Makes the open transaction look names up by the path that is in force.
+    pub(super) fn take_up_path(&mut self) {
+        if let Some(open) = &mut self.open {
+            let path = &open.local.as_ref().unwrap_or(&self.settings).search_path;
+            Catalog::set_path(&mut open.catalog, path);
+        }
+    }
+
+    /// DISCARD: what the session remembers goes.
+    pub(super) fn discard(&mut self, what: ast::DiscardObject) -> Result<StatementResult> {
+        use ast::DiscardObject as What;
+        let is_all = matches!(what, What::ALL);
+        if is_all && self.open.is_some() {
+            return Err(Error::new(SqlState::ActiveTransaction, "DISCARD ALL cannot run inside a transaction"));
+        }
+        if is_all {
+            self.settings = Settings::new(self.engine.options().durability);
+            self.prepared.clear();
+        }
+        if is_all || matches!(what, What::SEQUENCES) {
+            self.base.config_mut().set_extension(Arc::new(LastNumbers::default()));
+        }
+        Ok(StatementResult::done(match what {
+            What::ALL => "DISCARD ALL",
+            What::PLANS => "DISCARD PLANS",
+            What::SEQUENCES => "DISCARD SEQUENCES",
+            What::TEMP => "DISCARD TEMP",
+        }))
+    }
+
+    /// `SELECT set_config(name, value, is_local), …` of constants, which is a SET that yields the values.
+    ///
+    /// # Errors
+    /// 0A000 for the function anywhere else; as SET.
+    pub(super) fn set_config(&mut self, kind: &Kind) -> Result<Option<Rows>> {
+        let Kind::Query(statement) = kind else { return Ok(None) };
+        let ast::Statement::Query(query) = statement.as_ref() else { return Ok(None) };
+        let ast::SetExpr::Select(select) = query.body.as_ref() else { return Ok(None) };
+        if !select.from.is_empty() {
+            return Ok(None);
+        }
+        let Some(calls) = select.projection.iter().map(settings::configured).collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        if calls.is_empty() {
+            return Ok(None);
+        }
+        let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+        for (name, change) in calls {
+            // Outside of a transaction it lasts as long as the statement.
+            if !(change.is_local && self.open.is_none()) {
+                self.set(&change)?;
+            }
+            let value = settings::show(self.settings(), &change.name)?;
+            fields.push(Field::new(name, DataType::Utf8View, true));
+            columns.push(Arc::new(StringViewArray::from_iter_values([value])));
+        }
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        Ok(Some(Rows::of(batch.schema(), vec![batch])))
     }
 
     pub(super) fn set_datafusion(&mut self, option: &str, change: &settings::Change) -> Result<()> {

@@ -22,7 +22,7 @@ impl Session {
                 .with_hint("COMMIT or ROLLBACK it first; SAVEPOINT marks a point within it"));
         }
         let options = with_modes(self.settings.transaction(), modes);
-        self.open = Some(Open::new(&self.engine, &options, &self.settings)?);
+        self.open = Some(Open::new(&self.engine, &self.names, &options, &self.settings)?);
         Ok(StatementResult::done("BEGIN"))
     }
 
@@ -52,6 +52,12 @@ impl Session {
         Ok(StatementResult::done("ROLLBACK"))
     }
 
+    pub(super) fn rollback_to(&mut self, name: &str) -> Result<StatementResult> {
+        self.settings = self.opened()?.rollback_to(name)?;
+        self.take_up_path();
+        Ok(StatementResult::done("ROLLBACK"))
+    }
+
     pub(super) fn opened(&mut self) -> Result<&mut Open> {
         self.open.as_mut().ok_or_else(no_transaction)
     }
@@ -64,7 +70,11 @@ impl Session {
                 .with_hint("SET TRANSACTION comes first; or say it in BEGIN"));
         }
         let options = with_modes(*open.txn.options(), modes);
-        let begun = Open::new(&self.engine, &options, &self.settings)?;
+        let mut begun = Open::new(&self.engine, &self.names, &options, &self.settings)?;
+        // Settings that were changed since BEGIN are undone by a rollback all the same.
+        let open = self.opened()?;
+        (begun.before, begun.local) = (open.before.clone(), open.local.take());
+        Catalog::set_path(&mut begun.catalog, &begun.local.as_ref().unwrap_or(&begun.before).search_path);
         self.open = Some(begun);
         Ok(())
     }

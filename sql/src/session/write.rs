@@ -14,6 +14,7 @@ use crate::error::{Error, Result, SqlState};
 impl Session {
     /// Runs a statement that writes: in the open transaction, or in one of its own that is retried when it loses.
     pub(super) async fn write(&mut self, work: &Work<'_>) -> Result<StatementResult> {
+        self.current.set(self.settings());
         if self.open.is_some() {
             return self.write_in(work).await;
         }
@@ -30,7 +31,7 @@ impl Session {
         if self.settings.read_only {
             return Err(read_only());
         }
-        let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
+        let mut open = Open::new(&self.engine, &self.names, &self.own_transaction(), &self.settings)?;
         let applied = async {
             let result = open.apply(&self.engine, &self.base, &mut self.counters, work).await?;
             open.settle(&self.engine, &self.base, &mut self.counters).await?;
@@ -48,7 +49,7 @@ impl Session {
         }
         let mut attempt = 0;
         let declared = loop {
-            let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
+            let mut open = Open::new(&self.engine, &self.names, &self.own_transaction(), &self.settings)?;
             let declared = online.declare(&mut open.context(&self.engine, &self.base, &mut self.counters))?;
             match commit(&self.engine, open, self.settings.durability).await {
                 Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
@@ -78,7 +79,7 @@ impl Session {
     async fn validate(&mut self, table: TableId, name: &str) -> Result<()> {
         let mut attempt = 0;
         loop {
-            let mut open = Open::new(&self.engine, &self.own_transaction(), &self.settings)?;
+            let mut open = Open::new(&self.engine, &self.names, &self.own_transaction(), &self.settings)?;
             ddl::validate(&mut open.context(&self.engine, &self.base, &mut self.counters), table, name).await?;
             match commit(&self.engine, open, self.settings.durability).await {
                 Err(error) if error.state() == SqlState::SerializationFailure && attempt < RETRIES_MAX => attempt += 1,
