@@ -187,6 +187,36 @@ impl Catalog {
         self.schemas.get(&name.schema)?.sequences.get(&name.table)
     }
 
+    /// The sequence that a name means: its own, or `t_a_seq` of a column that numbers its rows.
+    ///
+    /// # Errors
+    /// As [`TableName::from_parts`].
+    pub(crate) fn numbering(&self, parts: &[String]) -> Result<(TableName, Option<sequence::SequenceShape>)> {
+        let name = self.locate(parts)?;
+        if let Some(sequence) = self.find_sequence(&name) {
+            return Ok((name, Some(sequence.shape.clone())));
+        }
+        let schemas: Vec<&str> = if parts.len() == 1 { self.path_schemas().collect() } else { vec![&name.schema] };
+        for schema in schemas {
+            for table in self.tables_of(schema).into_iter().flatten() {
+                let found = table.rules.identities.iter().find(|(id, _)| table.sequence_name(**id) == name.table);
+                if let Some((_, identity)) = found {
+                    let name = TableName { schema: schema.to_owned(), table: name.table };
+                    return Ok((name, Some(identity.sequence.clone())));
+                }
+            }
+        }
+        Ok((name, None))
+    }
+
+    /// The sequence that counts with `counter`, whatever it is called.
+    pub(crate) fn numbering_by(&self, counter: u32) -> Option<sequence::SequenceShape> {
+        let named = self.sequences().map(|sequence| &sequence.shape);
+        let of_columns =
+            self.tables().flat_map(|table| table.rules.identities.values()).map(|identity| &identity.sequence);
+        named.chain(of_columns).find(|shape| shape.counter == counter).cloned()
+    }
+
     /// The index `name` and its table, if it exists.
     pub(crate) fn find_index(&self, name: &TableName) -> Option<(&Arc<Table>, &Index)> {
         let tables = self.schemas.get(&name.schema)?.tables.values();

@@ -41,6 +41,31 @@ impl SequenceShape {
         (first..first + count as u64).map(|at| self.number(at.saturating_sub(self.base), name)).collect()
     }
 
+    /// Sets the sequence to `value`, which is its last number or, unless it `is_called`, its next one: by counting on, if that
+    /// gets there; otherwise by the shape that is returned and has to take the place of this one.
+    ///
+    /// # Errors
+    /// 22003 for a value beyond the limits; I/O.
+    pub(crate) fn set(&self, db: &Db, name: &str, value: i64, is_called: bool) -> Result<Option<SequenceShape>> {
+        if !(self.min..=self.max).contains(&value) {
+            let message = format!("{value} is no number of sequence {name}");
+            return Err(Error::new(SqlState::NumericOutOfRange, message)
+                .with_detail(format!("its numbers lie between {} and {}", self.min, self.max)));
+        }
+        // Counted off first: whoever draws at the same time comes before or after.
+        let taken = db.allocate_row_ids(TableId(self.counter), 1)?;
+        let distance = i128::from(value) - i128::from(self.start);
+        let steps = u64::try_from(distance / i128::from(self.increment)).ok();
+        let is_on_the_way = distance % i128::from(self.increment) == 0 && !self.is_cycle;
+        let target = steps.filter(|_| is_on_the_way).map(|steps| self.base + steps + u64::from(is_called));
+        if let Some(ahead) = target.and_then(|target| target.checked_sub(taken + 1)).filter(|ahead| *ahead < AHEAD_MAX)
+        {
+            db.allocate_row_ids(TableId(self.counter), ahead)?;
+            return Ok(None);
+        }
+        Ok(Some(SequenceShape { start: value, base: if is_called { taken } else { taken + 1 }, ..self.clone() }))
+    }
+
     /// The number after `steps` steps from the start.
     fn number(&self, steps: u64, name: &str) -> Result<i64> {
         let (limit, other) = if self.increment > 0 { (self.max, self.min) } else { (self.min, self.max) };
@@ -60,6 +85,9 @@ impl SequenceShape {
         i64::try_from(number).map_err(|_| Error::internal("a sequence beyond 64 bits"))
     }
 }
+
+/// How far the count goes on at once, so that it never comes near its end.
+const AHEAD_MAX: u64 = 1 << 62;
 
 /// A sequence with a name of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]

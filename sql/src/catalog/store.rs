@@ -17,7 +17,7 @@ use strata_oltp::txn::Transaction;
 use strata_oltp::view::{ReadView, Snapshot, TableRows};
 use strata_oltp::{ColumnId, SeqNo, TableId, TableSchema};
 
-use super::sequence::Sequence;
+use super::sequence::{Sequence, SequenceShape};
 use super::view::View;
 use super::{Catalog, DEFAULT_SCHEMA, Relations, Rules, Storage, Table, TableName};
 use crate::error::{Error, Result};
@@ -368,6 +368,28 @@ impl Catalog {
         self.store_state(txn)
     }
 
+    /// Puts `shape` in the place of the sequence that counts with the same counter; whether there is one.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_sequence`].
+    pub(crate) fn reshape_sequence(&mut self, txn: &mut Transaction, shape: &SequenceShape) -> Result<bool> {
+        let named = self.sequences().find(|sequence| sequence.shape.counter == shape.counter);
+        if let Some(name) = named.map(|sequence| sequence.name.clone()) {
+            self.put_sequence(txn, Sequence { name, shape: shape.clone() })?;
+            return Ok(true);
+        }
+        let numbers = |table: &&Arc<Table>| {
+            table.rules.identities.values().any(|identity| identity.sequence.counter == shape.counter)
+        };
+        let Some(table) = self.tables().find(numbers).cloned() else { return Ok(false) };
+        let mut rules = table.rules.clone();
+        for identity in rules.identities.values_mut().filter(|known| known.sequence.counter == shape.counter) {
+            identity.sequence = shape.clone();
+        }
+        self.put_table(txn, table.with_rules(rules)?)?;
+        Ok(true)
+    }
+
     pub(crate) fn remove_sequence(&mut self, txn: &mut Transaction, name: &TableName) -> Result<()> {
         if let Some(relations) = self.schemas.get_mut(&name.schema) {
             relations.sequences.remove(&name.table);
@@ -443,7 +465,6 @@ pub(crate) fn note_catalog(txn: &Transaction) {
 mod tests {
     use super::*;
     use crate::catalog::index::Index;
-    use crate::catalog::sequence::SequenceShape;
     use crate::catalog::table::{Check, Validity};
     use crate::catalog::view::ViewOptions;
 

@@ -265,6 +265,11 @@ impl Table {
         self.rules.primary_key.clone().unwrap_or_else(|| format!("{}_pkey", self.name))
     }
 
+    /// The name by which the numbers of a column are known: `t_a_seq`.
+    pub(crate) fn sequence_name(&self, column: u32) -> String {
+        format!("{}_{}_seq", self.name, self.column_names(&[column]))
+    }
+
     /// Names of its constraints.
     pub(crate) fn constraint_names(&self) -> Vec<String> {
         let Rules { checks, foreign_keys, indexes, .. } = &self.rules;

@@ -195,6 +195,13 @@ impl CatalogFunction {
                 _ => None,
             },
             "col_description" => relations::comment(catalog, row.number(0)?, row.number(1)?),
+            "pg_get_serial_sequence" => {
+                let name = catalog.locate(&name_parts(&row.text(0)?)).ok()?;
+                let table = catalog.find(&name)?;
+                let id = table.column_id(table.column_position(&row.text(1)?).ok()?);
+                let found = table.rules.identities.contains_key(&id).then(|| table.sequence_name(id))?;
+                Some(format!("{}.{}", constraints::quoted(&name.schema), constraints::quoted(&found)))
+            }
             "quote_ident" => row.text(0).map(|name| constraints::quoted(&name)),
             _ => None,
         }

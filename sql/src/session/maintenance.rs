@@ -1,6 +1,9 @@
 //! CALL, REINDEX and VACUUM of a session: work on what is stored that changes no answer.
 
+use std::sync::Arc;
+
 use datafusion::sql::sqlparser::ast;
+use strata_oltp::TableId;
 
 use super::work::Work;
 use super::{Session, StatementResult, blocking, within};
@@ -8,8 +11,8 @@ use crate::call::Procedure;
 use crate::ddl::{self, Online};
 use crate::error::Result;
 use crate::query::Rows;
-use crate::statement::Kind;
-use crate::statement::own::{Own, Reindexed};
+use crate::statement::own::{Own, Reindexed, Vacuum};
+use crate::statement::{Kind, name_parts};
 use crate::verification;
 
 impl Session {
@@ -30,8 +33,34 @@ impl Session {
     pub(super) async fn run_own(&mut self, kind: &Kind, own: &Own) -> Result<StatementResult> {
         match own {
             Own::Reindex(what, name) if self.open.is_none() => self.reindex(*what, name).await,
+            Own::Vacuum(vacuum) if self.open.is_none() => self.vacuum(vacuum).await,
             _ => self.write(&Work::Statement(kind)).await,
         }
+    }
+
+    /// VACUUM: rows of the tables to where queries read them best; with FULL, segments without what was deleted. Versions
+    /// that nobody sees go on the way. There are no statistics to gather for ANALYZE.
+    async fn vacuum(&mut self, vacuum: &Vacuum) -> Result<StatementResult> {
+        let catalog = self.catalog_at(&self.engine.db().snapshot())?;
+        let mut tables = Vec::new();
+        for name in &vacuum.tables {
+            tables.push(Arc::clone(catalog.table(&catalog.locate(&name_parts(name)?)?)?));
+        }
+        if vacuum.tables.is_empty() {
+            tables = catalog.tables().cloned().collect();
+        }
+        let (engine, is_full) = (self.engine.clone(), vacuum.is_full);
+        let work = blocking(move || {
+            for table in tables {
+                let indexes = table.rules.indexes.iter().map(|index| TableId(index.id));
+                for id in std::iter::once(table.id()).chain(indexes) {
+                    if is_full { engine.db().compact(id)? } else { engine.db().convert(id)? }
+                }
+            }
+            Ok(())
+        });
+        work.await?;
+        Ok(StatementResult::done("VACUUM"))
     }
 
     /// REINDEX outside of a transaction: each index is built anew while others write, then takes the place of the old one.
