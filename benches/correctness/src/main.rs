@@ -33,6 +33,10 @@ use clap::{Args, Parser, Subcommand};
 use ledger::Ledger;
 use runner::{Campaign, Limits};
 
+// The binary's, because planning millions of statements is mostly allocation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Checks SQL answers and isolation from outside")]
 struct Arguments {
