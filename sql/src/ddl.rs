@@ -25,6 +25,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast;
 use strata_oltp::TableId;
 
+use crate::catalog::index::TableIndex;
 use crate::catalog::table::Action;
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName, check_name};
 use crate::dml::Context;
@@ -150,13 +151,22 @@ pub(crate) async fn run_own(context: &mut Context<'_>, statement: &Own) -> Resul
     }
 }
 
-/// Tells the row store about a table and its indexes.
+/// Tells the row store about a table that is new to it, and its indexes.
 pub(crate) fn register(engine: &Engine, table: &Table) {
     let db = engine.db();
     db.register_table_with(Arc::clone(&table.shape), table.storage.kind, table.storage.compaction.clone());
-    for index in &table.indexes {
-        db.register_table(Arc::clone(&index.shape), strata_oltp::schema::StorageKind::Row);
-    }
+    table.indexes.iter().for_each(|index| register_index(engine, index));
+}
+
+/// Tells the row store about the indexes that `altered` has and `before` has not. Nothing else: the shape of a table with
+/// rows is settled by the commit that changes it, and until then its rows must be kept as they are.
+fn register_new_indexes(engine: &Engine, before: &Table, altered: &Table) {
+    let is_new = |index: &&TableIndex| !before.indexes.iter().any(|known| known.id() == index.id());
+    altered.indexes.iter().filter(is_new).for_each(|index| register_index(engine, index));
+}
+
+fn register_index(engine: &Engine, index: &TableIndex) {
+    engine.db().register_table(Arc::clone(&index.shape), strata_oltp::schema::StorageKind::Row);
 }
 
 /// The name of something that is about to be created.

@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use strata_oltp::TableId;
 
 use super::definition::Definition;
-use super::{Context, drop as drops, index, register};
+use super::{Context, drop as drops, index, register_new_indexes};
 use crate::catalog::table::{Check, ForeignKey, Validity};
 use crate::catalog::{Rules, Table, TableName, check_name};
 use crate::dml::{computed, foreign_keys};
@@ -83,7 +83,7 @@ pub(super) fn declare(
     let altered = table.with_rules(rules)?;
     // A condition that makes no sense is the definition's mistake, not some row's.
     computed::of(&altered, context)?;
-    register(context.engine, &altered);
+    register_new_indexes(context.engine, table, &altered);
     let catalog = Arc::make_mut(context.catalog);
     catalog.put_table(context.txn, altered)?;
     // Whoever writes the parent from an older snapshot does not know that rows may refer to it: they conflict.

@@ -24,7 +24,7 @@ use strata_oltp::txn::Transaction;
 use strata_oltp::{SeqNo, TableId};
 
 use super::constraint::Added;
-use super::{Context, drop as drops, refuse_system_schema, register};
+use super::{Context, drop as drops, refuse_system_schema, register_new_indexes};
 use crate::catalog::index::{Index, TableIndex};
 use crate::catalog::provider::HIDDEN_SCHEMA;
 use crate::catalog::{CATALOG_NAME, Catalog, Rules, Table, TableName, check_name};
@@ -119,9 +119,9 @@ pub(crate) fn declare(
     };
     let (found, id, mut rules) = (table.id(), index.id, table.rules.clone());
     rules.indexes.push(index);
-    let table = table.with_rules(rules)?;
-    register(context.engine, &table);
-    catalog.put_table(context.txn, table)?;
+    let altered = table.with_rules(rules)?;
+    register_new_indexes(context.engine, &table, &altered);
+    catalog.put_table(context.txn, altered)?;
     Ok(Some((found, id)))
 }
 
@@ -422,9 +422,9 @@ pub(super) fn declare_anew(context: &mut Context<'_>, table: TableId, old: u32) 
     let id = catalog.new_storage().0;
     let mut rules = table.rules.clone();
     rules.indexes.push(Index { id, is_building: true, ..index });
-    let table = table.with_rules(rules)?;
-    register(context.engine, &table);
-    catalog.put_table(context.txn, table)?;
+    let altered = table.with_rules(rules)?;
+    register_new_indexes(context.engine, &table, &altered);
+    catalog.put_table(context.txn, altered)?;
     Ok(Added::Rebuilt { id, old })
 }
 
