@@ -212,6 +212,8 @@ impl Generator {
                 table.columns.push(Column { name: fresh, kind, unique: false });
             }
             1 if self.features.rename_column && !is_read => {
+                // By another letter, so that it is not taken for one that was added, and may be dropped.
+                let fresh = fresh.replacen('n', "r", 1);
                 let name = std::mem::replace(&mut table.columns[last].name, fresh.clone());
                 steps.push(Step::Write(format!("ALTER TABLE {} RENAME COLUMN {name} TO {fresh}", table.name)));
             }
