@@ -38,7 +38,7 @@ use std::sync::Arc;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 
 use literals::Literals;
 use operators::Operators;
@@ -46,9 +46,14 @@ use semantics::Semantics;
 
 use crate::optimizer;
 
+type AnalyzerRef = Arc<dyn AnalyzerRule + Send + Sync>;
+
 /// Adds our rules to a state that is being built, before DataFusion's defaults.
 pub(crate) fn plan_with(builder: SessionStateBuilder) -> SessionStateBuilder {
-    let mut rules = Analyzer::new().rules;
+    let coerced = |rule: AnalyzerRef| -> AnalyzerRef {
+        if rule.name() == "type_coercion" { Arc::new(optimizer::Coercion(rule)) } else { rule }
+    };
+    let mut rules: Vec<_> = Analyzer::new().rules.into_iter().map(coerced).collect();
     rules.insert(0, optimizer::first_analyzer_rule());
     rules.insert(1, Arc::new(Literals));
     rules.push(Arc::new(Semantics));

@@ -9,6 +9,7 @@
 //! * [`null_safe`]: `IS NOT DISTINCT FROM` as the key of a hash join, but only once every other rule has run.
 //! * [`cross_joins`], [`global_aggregates`], [`single_distinct`]: rules of DataFusion kept from what they get wrong, by
 //!   [`rules`]; the same for physical plans in [`physical`], by the [`boundary`].
+//! * [`outer_types`]: references to an outer query, typed as the columns they refer to.
 //! * [`single_value`]: the aggregate behind "a scalar subquery has at most one row".
 //!
 //! Deliberately not here: what expressions mean, which is [`crate::expr`]'s.
@@ -17,6 +18,7 @@ mod boundary;
 mod cross_joins;
 mod global_aggregates;
 mod null_safe;
+mod outer_types;
 mod physical;
 mod rules;
 mod single_distinct;
@@ -30,6 +32,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 pub(crate) use null_safe::Planner;
+pub(crate) use outer_types::{Coercion, retyped};
 pub(crate) use rules::rules;
 
 /// The rule that comes before all others.

@@ -6,7 +6,7 @@
 //! * casts to a bare NUMERIC keep all digits, casts to VARCHAR(n) cut the text.
 //!
 //! Deliberately left as BIGINT: numbers that DataFusion reads itself (`count(1)`, LIMIT, rows of VALUES with larger ones),
-//! and all numbers of a statement with a recursive query or a correlated subquery, where types were agreed on before.
+//! and all numbers of a statement with a recursive query, where types were agreed on before.
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::operators::{constant_type, decimal_type};
 use super::semantics::rewrite_plan;
 use super::{arrays, conversion, json, sorting};
+use crate::optimizer::retyped;
 use crate::types::interval::{INTERVAL, parse};
 use crate::types::{CHARS_MAX, UNBOUNDED, is_json_field};
 
@@ -36,7 +37,8 @@ impl AnalyzerRule for Literals {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let mut is_fixed = false;
         plan.apply_with_subqueries(|plan| {
-            is_fixed |= has_fixed_types(plan)?;
+            // The table that a recursive query reads itself through has the types of its first part.
+            is_fixed |= matches!(plan, LogicalPlan::RecursiveQuery(_));
             Ok(if is_fixed { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })?;
         let rewritten = plan.transform_up_with_subqueries(|plan| match plan {
@@ -47,31 +49,8 @@ impl AnalyzerRule for Literals {
                 if is_fixed { Ok(plan) } else { plan.transform_data(narrowed_numbers) }
             }
         })?;
-        Ok(rewritten.data)
+        Ok(retyped(rewritten.data)?.data)
     }
-}
-
-/// Whether types of columns are written down in the plan in a second place: in the table that a recursive query reads
-/// itself through, and in references to columns of the outer query.
-fn has_fixed_types(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = match plan {
-        LogicalPlan::RecursiveQuery(_) => true,
-        LogicalPlan::Subquery(subquery) => !subquery.outer_ref_columns.is_empty(),
-        _ => false,
-    };
-    plan.apply_expressions(|expr| {
-        found |= expr.exists(|expr| {
-            Ok(match expr {
-                Expr::ScalarSubquery(subquery) => !subquery.outer_ref_columns.is_empty(),
-                Expr::Exists(exists) => !exists.subquery.outer_ref_columns.is_empty(),
-                Expr::InSubquery(within) => !within.subquery.outer_ref_columns.is_empty(),
-                Expr::SetComparison(compared) => !compared.subquery.outer_ref_columns.is_empty(),
-                _ => false,
-            })
-        })?;
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
 }
 
 fn narrow(expr: &Expr) -> Option<Expr> {

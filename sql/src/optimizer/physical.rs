@@ -5,7 +5,8 @@
 //!   on `a.k IS NULL` has ended on the scan of `b`.
 //! * [`Constants`]: a column that is constant in the input of an outer join is not in its output, where rows without a
 //!   partner have NULL. `EquivalenceGroup::join` keeps it, and an ORDER BY of that column is dropped. And a constant of one
-//!   input of UNION ALL is none of the union; that `f(constant)` need not be sorted is forgotten on the way there.
+//!   input of UNION ALL is none of the union; that `f(constant)` need not be sorted is forgotten on the way there. After
+//!   `WHERE a * 2 = a` a window partitioned by `a` is found to be sorted by `a * 2`, and then not by `a`.
 //! * [`CertainBounds`]: what is only estimated is no bound. `FilterExec` narrows estimated bounds by its condition, and
 //!   takes a column for constant where they meet: one segment full of sevens, and fresh rows with anything.
 //! * [`SortedEnough`]: sorts that were dropped for a constant are put back where a later rule lost sight of the constant.
@@ -19,8 +20,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{JoinType, Result, Statistics};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -101,7 +106,8 @@ impl PhysicalOptimizerRule for UniqueNames {
     }
 }
 
-/// Puts the inputs of outer joins and unions that have constants behind boundaries.
+/// Puts the inputs of outer joins and unions that have constants behind boundaries, and what equals a column with more
+/// than a column or constant.
 #[derive(Debug)]
 struct Constants;
 
@@ -116,7 +122,8 @@ impl PhysicalOptimizerRule for Constants {
                 Some(JoinType::Full) => Some(at),
                 _ => None,
             };
-            side == Some(at) && !node.children()[at].equivalence_properties().constants().is_empty()
+            let child = node.children()[at];
+            equates_expressions(child) || side == Some(at) && !child.equivalence_properties().constants().is_empty()
         };
         bounded(plan, &loses_constants, Boundary::opaque)
     }
@@ -128,6 +135,20 @@ impl PhysicalOptimizerRule for Constants {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// Whether rows are kept for a column that equals an expression.
+fn equates_expressions(plan: &Plan) -> bool {
+    let Some(filter) = plan.downcast_ref::<FilterExec>() else { return false };
+    let is_column = |expr: &Arc<dyn PhysicalExpr>| expr.is::<Column>();
+    let is_expression = |expr: &Arc<dyn PhysicalExpr>| !expr.is::<Column>() && !expr.is::<Literal>();
+    split_conjunction(filter.predicate()).into_iter().any(|part| match part.downcast_ref::<BinaryExpr>() {
+        Some(binary) if *binary.op() == Operator::Eq => {
+            let (left, right) = (binary.left(), binary.right());
+            is_column(left) && is_expression(right) || is_expression(left) && is_column(right)
+        }
+        _ => false,
+    })
 }
 
 /// Scans without bounds that are not exact.
