@@ -148,21 +148,6 @@ fn long_and_deep_statements_do_not_exhaust_the_stack() {
             assert_eq!(error.sqlstate(), "54001");
             let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
             assert_eq!(session.execute(&deep).await.unwrap_err().sqlstate(), "54001");
-            for (open, middle, close, depth) in [
-                ("(", "1", ")", 120),
-                ("abs(", "-1", ")", 100),
-                ("(1 + ", "1", ")", 100),
-                ("CASE WHEN true THEN ", "1", " END", 100),
-                ("(SELECT ", "1", ")", 40),
-                ("NOT (", "true", ")", 100),
-            ] {
-                let deep = format!("SELECT {}{middle}{}", open.repeat(depth), close.repeat(depth));
-                session.execute(&deep).await.unwrap();
-                let filter = format!("SELECT a FROM t WHERE a::text = ({})::text", &deep["SELECT ".len()..]);
-                session.execute(&filter).await.unwrap();
-                let deeper = format!("SELECT {}{middle}{}", open.repeat(1000), close.repeat(1000));
-                assert_eq!(session.execute(&deeper).await.unwrap_err().sqlstate(), "54001");
-            }
             let nested = format!("INSERT INTO t {{\"a\": {}{}}}", "[".repeat(5000), "]".repeat(5000));
             assert_eq!(session.execute(&nested).await.unwrap_err().sqlstate(), "42601");
         })

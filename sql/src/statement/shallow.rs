@@ -12,27 +12,23 @@ use crate::error::{Error, Result, SqlState};
 
 /// Longest chain of operators that is left alone or accepted.
 const CHAIN_MAX: usize = 400;
-/// Deepest nesting of expressions and queries that is parsed on the caller's stack, and on one of its own. What comes after
-/// parsing asks for less stack than the parser, or grows it.
-const NESTING_IN_PLACE: usize = 50;
-const NESTING_MAX: usize = 400;
+/// Deepest nesting of expressions and queries. The parser reads arguments of functions, and what stands behind CASE, more
+/// than once where they nest, which doubles its work with every level; beyond this it would not end.
+const NESTING_MAX: usize = 50;
 /// Texts beyond this are parsed on a stack of their own, because even dropping a chain is recursive. A term takes at
 /// least two bytes, and its share of the stack is below 200.
 const TEXT_BYTES_MAX: usize = 8 << 10;
 const STACK_BYTES_PER_TEXT_BYTE: usize = 128;
-const STACK_BYTES_MIN: usize = 64 << 20;
+const STACK_BYTES_MIN: usize = 16 << 20;
 const STACK_BYTES_MAX: usize = 1 << 30;
 
 /// Runs `parse` over `text` where its depth can do no harm: with the nesting that it may allow.
 ///
 /// # Errors
-/// Those of `parse`, which are 54001 for deeper nesting; 54001 if there is no memory for the stack.
+/// Those of `parse`; 54001 if there is no memory for the stack.
 pub(super) fn with_room<T: Send>(text: &str, parse: impl Fn(&str, usize) -> Result<T> + Sync) -> Result<T> {
     if text.len() <= TEXT_BYTES_MAX {
-        match parse(text, NESTING_IN_PLACE) {
-            Err(error) if error.state() == SqlState::StatementTooComplex => {}
-            parsed => return parsed,
-        }
+        return parse(text, NESTING_MAX);
     }
     let stack_bytes = text.len().saturating_mul(STACK_BYTES_PER_TEXT_BYTE).clamp(STACK_BYTES_MIN, STACK_BYTES_MAX);
     std::thread::scope(|scope| {
