@@ -7,8 +7,8 @@
 //!
 //! * [`unnesting`]: a subquery as a value, correlated in any way, becomes joins.
 //! * [`null_safe`]: `IS NOT DISTINCT FROM` as the key of a hash join, but only once every other rule has run.
-//! * [`cross_joins`], [`global_aggregates`], [`single_distinct`]: rules of DataFusion kept from what they get wrong, by
-//!   [`rules`]; the same for physical plans in [`physical`], by the [`boundary`].
+//! * [`cross_joins`], [`global_aggregates`], [`in_lists`], [`single_distinct`]: rules of DataFusion kept from what they get
+//!   wrong, by [`rules`]; the same for physical plans in [`physical`], by the [`boundary`].
 //! * [`outer_types`]: references to an outer query, typed as the columns they refer to.
 //! * [`single_value`]: the aggregate behind "a scalar subquery has at most one row".
 //!
@@ -17,6 +17,7 @@
 mod boundary;
 mod cross_joins;
 mod global_aggregates;
+mod in_lists;
 mod null_safe;
 mod outer_types;
 mod physical;

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr_common::datum::apply;
 
-use super::function::{Function, Run, call, has_untyped_null};
+use super::function::{Function, Run, call, is_nowhere};
 use crate::types::sql_name;
 
 /// An operator that fails when its result does not fit the type of both operands.
@@ -132,7 +132,7 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if has_untyped_null(&args) {
+        if is_nowhere(&args) {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
         }
         let [left, right] = args.args.as_slice() else { return internal_err!("an operator of two") };

@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use arrow::array::{ArrayRef, StringViewArray};
+use arrow::array::{Array, ArrayRef, StringViewArray};
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -77,20 +77,23 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// Whether an argument is NULL without a type: that is how DataFusion asks what becomes of a condition in rows without a
-/// partner.
-pub(super) fn has_untyped_null(args: &ScalarFunctionArgs) -> bool {
-    args.args.iter().any(|arg| arg.data_type() == DataType::Null)
+/// Whether an argument is NULL in every row, whatever its type: DataFusion asks what becomes of a condition in rows without
+/// a partner with NULLs of no type, or of one that a function in between made of it.
+pub(super) fn is_nowhere(args: &ScalarFunctionArgs) -> bool {
+    args.args.iter().any(|arg| match arg {
+        ColumnarValue::Scalar(value) => value.is_null(),
+        ColumnarValue::Array(array) => !array.is_empty() && array.logical_null_count() == array.len(),
+    })
 }
 
 const PG_TYPEOF: &str = "pg_typeof";
 
-/// [`over_arrays`], and NULL if an argument is NULL without a type.
+/// [`over_arrays`], and NULL if an argument is NULL throughout.
 pub(super) fn strictly(
     args: &ScalarFunctionArgs,
     step: impl FnOnce(&[ArrayRef]) -> Result<ArrayRef>,
 ) -> Result<ColumnarValue> {
-    if has_untyped_null(args) {
+    if is_nowhere(args) {
         return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
     }
     over_arrays(args, step)

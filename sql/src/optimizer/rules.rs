@@ -8,7 +8,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
 
-use super::{cross_joins, global_aggregates, null_safe, single_distinct};
+use super::{cross_joins, global_aggregates, in_lists, null_safe, single_distinct};
 
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
@@ -19,6 +19,7 @@ pub(crate) fn rules() -> Vec<Rule> {
             "eliminate_cross_join" => cross_joins::rewrite,
             "extract_equijoin_predicate" => null_safe::rewrite,
             "push_down_filter" => global_aggregates::rewrite,
+            "simplify_expressions" => in_lists::rewrite,
             "single_distinct_aggregation_to_group_by" => single_distinct::rewrite,
             _ => return rule,
         };

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 use super::compare::{self, Comparison};
 use super::{edit, text};
 use crate::error::{Error, SqlState};
-use crate::expr::function::{call, has_untyped_null, over_arrays};
+use crate::expr::function::{call, over_arrays};
 use crate::types::{is_text, sql_name};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -236,7 +236,9 @@ impl ScalarUDFImpl for ArrayFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let result = args.return_field.data_type().clone();
-        if has_untyped_null(&args) && self.op.is_strict() {
+        // NULLs that have a type are what some of these functions look for.
+        let has_untyped_null = args.args.iter().any(|arg| arg.data_type() == DataType::Null);
+        if has_untyped_null && self.op.is_strict() {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from(&result)?));
         }
         let list = if element_of(&result).is_some() { result.clone() } else { DataType::Null };
