@@ -5,7 +5,7 @@
 //!
 //! Always true: equal lists have equal bytes, and [`ListRef::new`] accepts nothing else.
 
-use super::{Interval, Value, ValueKind, u32_at};
+use super::{Value, ValueKind, u32_at};
 use crate::error::{Error, Result};
 
 const COUNT_BYTES: usize = 4;
@@ -170,29 +170,16 @@ impl<'a> ListRef<'a> {
         if self.is_null(at) {
             return Ok(Value::Null);
         }
-        Ok(match self.kind {
-            ValueKind::Boolean => Value::Boolean(self.fixed::<1>(at)[0] != 0),
-            ValueKind::Int16 => Value::Int16(i16::from_le_bytes(self.fixed(at))),
-            ValueKind::Int32 => Value::Int32(i32::from_le_bytes(self.fixed(at))),
-            ValueKind::Int64 => Value::Int64(i64::from_le_bytes(self.fixed(at))),
-            ValueKind::Float32 => Value::Float32(f32::from_le_bytes(self.fixed(at))),
-            ValueKind::Float64 => Value::Float64(f64::from_le_bytes(self.fixed(at))),
-            ValueKind::Decimal128 => Value::Decimal128(i128::from_le_bytes(self.fixed(at))),
-            ValueKind::Date32 => Value::Date32(i32::from_le_bytes(self.fixed(at))),
-            ValueKind::Time64 => Value::Time64(i64::from_le_bytes(self.fixed(at))),
-            ValueKind::Timestamp => Value::Timestamp(i64::from_le_bytes(self.fixed(at))),
-            ValueKind::Uuid => Value::Uuid(self.fixed(at)),
-            ValueKind::Interval => Value::Interval(Interval::from_le_bytes(self.fixed(at))),
-            ValueKind::Text => Value::Text(
+        Ok(match (self.kind, self.kind.fixed_bytes()) {
+            (kind, Some(width)) => {
+                kind.fixed_value(&self.bytes[self.values_at + at * width..]).expect("the kind has a fixed width")
+            }
+            (ValueKind::Text, None) => Value::Text(
                 std::str::from_utf8(self.variable(at)).map_err(|_| malformed(self.variable_at, "text is not UTF-8"))?,
             ),
-            ValueKind::Binary => Value::Binary(self.variable(at)),
-            ValueKind::List => Value::List(self.variable(at)),
+            (ValueKind::List, None) => Value::List(self.variable(at)),
+            (_, None) => Value::Binary(self.variable(at)),
         })
-    }
-
-    fn fixed<const N: usize>(&self, at: usize) -> [u8; N] {
-        *self.bytes[self.values_at + at * N..].first_chunk().expect("the length was checked")
     }
 
     fn variable(&self, at: usize) -> &'a [u8] {

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::{Interval, RowCodec, Slot, Value, ValueKind, malformed, u32_at};
+use super::{RowCodec, Slot, Value, ValueKind, malformed, u32_at};
 use crate::error::Result;
 
 /// A row whose layout was checked once, so that reading a column is a load or two.
@@ -52,21 +52,10 @@ impl<'a> RowRef<'a> {
             return Ok(Value::Null);
         }
         Ok(match slot.kind {
-            ValueKind::Boolean => Value::Boolean(self.fixed_at::<1>(slot)[0] != 0),
-            ValueKind::Int16 => Value::Int16(i16::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Int32 => Value::Int32(i32::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Int64 => Value::Int64(i64::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Float32 => Value::Float32(f32::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Float64 => Value::Float64(f64::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Decimal128 => Value::Decimal128(i128::from_le_bytes(self.fixed_at(slot))),
             ValueKind::Text => Value::Text(self.text_at(slot)?),
             ValueKind::Binary => Value::Binary(self.variable_at(slot)),
-            ValueKind::Date32 => Value::Date32(i32::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Time64 => Value::Time64(i64::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Timestamp => Value::Timestamp(i64::from_le_bytes(self.fixed_at(slot))),
-            ValueKind::Uuid => Value::Uuid(self.fixed_at(slot)),
-            ValueKind::Interval => Value::Interval(Interval::from_le_bytes(self.fixed_at(slot))),
             ValueKind::List => Value::List(self.variable_at(slot)),
+            kind => kind.fixed_value(&self.bytes[slot.at as usize..]).expect("the other kinds have a fixed width"),
         })
     }
 

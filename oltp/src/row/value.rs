@@ -128,6 +128,34 @@ pub enum ValueKind {
     List,
 }
 
+impl ValueKind {
+    /// The value whose little-endian bytes `bytes` begins with; `None` for a kind of variable width.
+    ///
+    /// # Panics
+    /// If `bytes` is shorter than the kind.
+    #[inline]
+    pub(super) fn fixed_value<'a>(self, bytes: &[u8]) -> Option<Value<'a>> {
+        fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
+            *bytes.first_chunk().expect("the caller has checked the length")
+        }
+        Some(match self {
+            ValueKind::Boolean => Value::Boolean(fixed::<1>(bytes)[0] != 0),
+            ValueKind::Int16 => Value::Int16(i16::from_le_bytes(fixed(bytes))),
+            ValueKind::Int32 => Value::Int32(i32::from_le_bytes(fixed(bytes))),
+            ValueKind::Int64 => Value::Int64(i64::from_le_bytes(fixed(bytes))),
+            ValueKind::Float32 => Value::Float32(f32::from_le_bytes(fixed(bytes))),
+            ValueKind::Float64 => Value::Float64(f64::from_le_bytes(fixed(bytes))),
+            ValueKind::Decimal128 => Value::Decimal128(i128::from_le_bytes(fixed(bytes))),
+            ValueKind::Date32 => Value::Date32(i32::from_le_bytes(fixed(bytes))),
+            ValueKind::Time64 => Value::Time64(i64::from_le_bytes(fixed(bytes))),
+            ValueKind::Timestamp => Value::Timestamp(i64::from_le_bytes(fixed(bytes))),
+            ValueKind::Uuid => Value::Uuid(fixed(bytes)),
+            ValueKind::Interval => Value::Interval(Interval::from_le_bytes(fixed(bytes))),
+            ValueKind::Text | ValueKind::Binary | ValueKind::List => return None,
+        })
+    }
+}
+
 impl<'a> Value<'a> {
     /// Whether this is NULL.
     #[must_use]
