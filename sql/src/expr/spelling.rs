@@ -99,11 +99,16 @@ fn name_items(body: &mut ast::SetExpr, order: &str) {
 }
 
 /// `max(a)` and `max(a::text)` get names that differ: the planner's leave casts out, and an aggregate has each name once.
-/// `max(coalesce(a::text))` is the same value.
+/// `max(coalesce(a::text))` is the same value. `max(ALL a)` is `max(a)`.
 fn tell_calls_apart(query: &mut ast::Query) {
     let mut variants: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let _ = ast::visit_expressions(query, |expr| {
-        if let ast::Expr::Function(_) = expr {
+    let _ = ast::visit_expressions_mut(query, |expr| {
+        if let ast::Expr::Function(call) = expr {
+            if let ast::FunctionArguments::List(list) = &mut call.args
+                && list.duplicate_treatment == Some(ast::DuplicateTreatment::All)
+            {
+                list.duplicate_treatment = None;
+            }
             let seen = variants.entry(without_casts(expr)).or_default();
             let text = expr.to_string();
             if !seen.contains(&text) {
