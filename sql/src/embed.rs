@@ -39,7 +39,7 @@ use crate::catalog::CATALOG_NAME;
 use crate::catalog::provider::Schemas;
 use crate::engine::{Engine, live_names};
 use crate::error::{Error, SqlState};
-use crate::optimizer::Planner;
+use crate::optimizer::{Planner, complexity};
 
 /// A catalog list that holds ours, and room for the user's own.
 pub(crate) fn catalogs(engine: &Engine) -> Arc<dyn CatalogProviderList> {
@@ -201,6 +201,7 @@ impl Session for BoundSession<'_> {
     }
 
     fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        complexity::check(plan)?;
         self.inner.optimize(plan)
     }
 

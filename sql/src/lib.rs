@@ -27,7 +27,6 @@ mod catalog;
 mod expr;
 mod types;
 
-mod dependencies;
 mod optimizer;
 mod query;
 

@@ -7,15 +7,19 @@
 //!
 //! * [`unnesting`]: a subquery as a value, correlated in any way, becomes joins.
 //! * [`null_safe`]: `IS NOT DISTINCT FROM` as the key of a hash join, but only once every other rule has run.
+//! * [`complexity`]: refuses what would not end.
 //! * [`cross_joins`], [`global_aggregates`], [`in_lists`], [`single_distinct`]: rules of DataFusion kept from what they get
 //!   wrong, by [`rules`]; the same for physical plans in [`physical`], by the [`boundary`].
+//! * [`dependencies`]: what the rules may believe about the rows of aggregates.
 //! * [`outer_types`]: references to an outer query, typed as the columns they refer to.
 //! * [`single_value`]: the aggregate behind "a scalar subquery has at most one row".
 //!
 //! Deliberately not here: what expressions mean, which is [`crate::expr`]'s.
 
 mod boundary;
+pub(crate) mod complexity;
 mod cross_joins;
+mod dependencies;
 mod global_aggregates;
 mod in_lists;
 mod null_safe;

@@ -30,11 +30,11 @@ use crate::as_of;
 use crate::catalog::provider::{Catalogs, HIDDEN_SCHEMA, Names};
 use crate::catalog::view::View;
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, store};
-use crate::dependencies::forget_keys;
 use crate::dml::Frames;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::expr::spelling::{respell, shown};
+use crate::optimizer::complexity;
 use crate::pg_catalog::{self, PG_SCHEMA};
 use crate::prepared::{Prepared, plan};
 use crate::sequences;
@@ -245,7 +245,9 @@ impl Reader {
         for reference in self.state.resolve_table_references(&statement)? {
             check_reference(&self.state, &self.catalog, &reference)?;
         }
-        Ok(forget_keys(state.statement_to_plan(statement).await?)?)
+        let plan = state.statement_to_plan(statement).await?;
+        complexity::check(&plan)?;
+        Ok(plan)
     }
 
     /// The optimised physical plan.

@@ -16,14 +16,14 @@ pub(crate) mod script;
 mod shallow;
 
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use strata_oltp::txn::{Isolation, TransactionOptions};
 
 use crate::error::{Error, Result, SqlState, parser_message};
 use crate::expr::spelling::respell;
 use copy::CopyStatement;
-use dialect::PastDialect;
+use dialect::BoundedDialect;
 use json::JsonInsert;
 use own::Own;
 use script::{Piece, split};
@@ -212,13 +212,13 @@ fn parse_at(text: &str) -> Result<Option<ast::Statement>> {
 }
 
 fn parse_deep(text: &str, nesting: usize) -> Result<Option<ast::Statement>> {
-    let statements = parse_as(&PostgreSqlDialect {}, text, nesting).or_else(|error| {
+    let statements = parse_as(&BoundedDialect::new(text), text, nesting).or_else(|error| {
         // Only what PostgreSQL does not know may be one of our additions; its error is the better one otherwise.
         let reads_past = text.to_ascii_uppercase().contains(" OF ");
         if reads_past {
-            return parse_as(&PastDialect, text, nesting).map_err(|_| error);
+            return parse_as(&BoundedDialect::with_past(text), text, nesting).map_err(|_| error);
         }
-        match array_types::parse(&PostgreSqlDialect {}, text, nesting) {
+        match array_types::parse(&BoundedDialect::new(text), text, nesting) {
             Some(Ok(statements)) => Ok(statements),
             _ => Err(error),
         }

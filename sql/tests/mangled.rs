@@ -155,3 +155,69 @@ fn long_and_deep_statements_do_not_exhaust_the_stack() {
         .unwrap();
     });
 }
+
+/// The parser tries one reading after the other; nested, that must not double its work with every level.
+#[test]
+fn nested_statements_end() {
+    let nest = |open: &str, inner: &str, close: &str, depth: usize| {
+        format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::spawn(async move {
+            let options =
+                EngineOptions { background: Background::Manual, target_partitions: 2, ..EngineOptions::default() };
+            let engine = Engine::open_in_memory(options).unwrap();
+            let mut session = engine.session();
+            session.execute("CREATE TABLE t (a INT PRIMARY KEY, b TEXT)").await.unwrap();
+            for (open, close) in [
+                ("abs(", ")"),
+                ("coalesce(NULL, ", ")"),
+                ("coalesce(", ", 1)"),
+                ("CASE WHEN true THEN ", " END"),
+                ("CASE ", " WHEN 1 THEN 1 END"),
+                ("CAST(", " AS INT)"),
+                ("greatest(1, least(1, ", "))"),
+                ("(1 + ", ")"),
+                ("-(", ")"),
+                ("(", " BETWEEN 1 AND 2)::int"),
+                ("(", " IN (1, 2, 3))::int"),
+                ("1 * abs(a - ", ")"),
+            ] {
+                let sql = format!("SELECT {} FROM t", nest(open, "1", close, 5));
+                session.execute(&sql).await.unwrap();
+                // Too deep for the parser, or wrong at the innermost place: every reading fails.
+                for (inner, depth) in
+                    [("a", 12), ("1", 45), ("a", 45), ("1", 400), ("1 1", 45), ("abs(", 45), ("FROM", 45), ("", 45)]
+                {
+                    let sql = format!("SELECT {} FROM t", nest(open, inner, close, depth));
+                    if let Err(error) = session.execute(&sql).await {
+                        assert!(
+                            ["42601", "54001", "42703", "42000", "42883"].contains(&error.sqlstate()),
+                            "{sql}: {error:?}"
+                        );
+                    }
+                }
+            }
+            for (open, inner, close) in [
+                ("SELECT * FROM (", "SELECT 1 AS a", ") q"),
+                ("SELECT a FROM t WHERE a IN (", "1", ")"),
+                ("SELECT a FROM t WHERE EXISTS (", "SELECT 1", ")"),
+                ("SELECT (", "1", ")"),
+                ("SELECT t.a FROM t JOIN (", "SELECT 1 AS a", ") q ON true"),
+                ("SELECT 1 UNION ALL (", "SELECT 1", ")"),
+                ("((", "SELECT 1", "))"),
+            ] {
+                for (inner, depth) in [(inner, 8), (inner, 16), (inner, 45), ("1 1", 45), ("", 45), ("SELECT FROM", 45)]
+                {
+                    let sql = nest(open, inner, close, depth);
+                    if let Err(error) = session.execute(&sql).await {
+                        assert!(["42601", "54001"].contains(&error.sqlstate()), "{sql}: {error:?}");
+                    }
+                }
+            }
+        })
+        .await
+        .unwrap();
+    });
+}

@@ -37,8 +37,6 @@ pub struct StrataTable {
     table: Arc<TableSchema>,
     schema: SchemaRef,
     constraints: Constraints,
-    /// Whether logical plans are not told of the key.
-    hides_key: bool,
     indexes: Vec<IndexAccess>,
 }
 
@@ -66,19 +64,7 @@ impl StrataTable {
         let key_is_exposed = table.primary_key.iter().all(|&column| column < exposed);
         let key = key_is_exposed.then(|| Constraint::PrimaryKey(table.primary_key.clone()));
         let constraints = Constraints::new_unverified(key.into_iter().collect());
-        Ok(StrataTable { table, schema, constraints, hides_key: false, indexes: Vec::new() })
-    }
-
-    /// The same table, of which logical plans do not know the primary key.
-    #[must_use]
-    pub fn without_key(&self) -> StrataTable {
-        StrataTable {
-            table: Arc::clone(&self.table),
-            schema: Arc::clone(&self.schema),
-            constraints: self.constraints.clone(),
-            hides_key: true,
-            indexes: self.indexes.clone(),
-        }
+        Ok(StrataTable { table, schema, constraints, indexes: Vec::new() })
     }
 
     /// The table with indexes that queries may use.
@@ -157,7 +143,7 @@ impl TableProvider for StrataTable {
     }
 
     fn constraints(&self) -> Option<&Constraints> {
-        (!self.hides_key).then_some(&self.constraints)
+        Some(&self.constraints)
     }
 
     fn table_type(&self) -> TableType {

@@ -8,6 +8,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
 
+use super::dependencies::CertainDependencies;
 use super::{cross_joins, global_aggregates, in_lists, null_safe, single_distinct};
 
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
@@ -25,7 +26,13 @@ pub(crate) fn rules() -> Vec<Rule> {
         };
         Arc::new(Repaired { rule, rewrite })
     };
-    Optimizer::new().rules.into_iter().map(repaired).collect()
+    let prepared = |rule: Rule| -> Vec<Rule> {
+        let relies_on_keys =
+            ["eliminate_duplicated_expr", "eliminate_join", "optimize_projections", "replace_distinct_aggregate"];
+        let before: Option<Rule> = relies_on_keys.contains(&rule.name()).then(|| Arc::new(CertainDependencies) as Rule);
+        before.into_iter().chain([repaired(rule)]).collect()
+    };
+    Optimizer::new().rules.into_iter().flat_map(prepared).collect()
 }
 
 /// What is done with a plan in place of the rule, which it is given.

@@ -98,6 +98,10 @@ impl Unnester {
             return self.join(join);
         }
         check_aggregates(&node)?;
+        let node = match node {
+            LogicalPlan::Aggregate(aggregate) => LogicalPlan::Aggregate(with_groups_once(aggregate)?),
+            node => node,
+        };
         if !node.expressions().iter().any(has_subquery) {
             return Ok(Transformed::yes(node));
         }
@@ -161,10 +165,6 @@ impl Unnester {
 
     /// As [`Unnester::filter`], for every other node with one input, which keeps the names of its columns.
     fn expressions(&mut self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        let node = match node {
-            LogicalPlan::Aggregate(aggregate) => LogicalPlan::Aggregate(with_groups_once(aggregate)?),
-            node => node,
-        };
         let is_projection = matches!(node, LogicalPlan::Projection(_));
         let mut site = Site::new(node.inputs()[0].clone(), is_projection);
         let columns = node.schema().columns();

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{IsOptional, Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::dialect::PastDialect;
+use super::dialect::BoundedDialect;
 use super::{identifier, name_parts, precedence, refused, shallow};
 use crate::error::{Error, Result, SqlState};
 
@@ -64,7 +64,8 @@ pub(super) fn parse(text: &str) -> Result<Option<CopyStatement>> {
     shallow::with_room(text, |text, nesting| {
         let syntax = |error: ParserError| refused(&error);
         // No alias of a table in the query can be `at`, `before` or `changes`, in exchange for AS OF.
-        let parser = Parser::new(&PastDialect).with_recursion_limit(nesting);
+        let dialect = BoundedDialect::with_past(text);
+        let parser = Parser::new(&dialect).with_recursion_limit(nesting);
         let mut parser = parser.try_with_sql(text).map_err(syntax)?;
         if !parser.parse_keyword(Keyword::COPY) {
             return Ok(None);

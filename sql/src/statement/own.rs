@@ -2,11 +2,11 @@
 //! VACUUM. Read here token by token; what they do is said where they are run.
 
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::dialect::BoundedDialect;
 use super::identifier;
 use crate::error::{Error, Result, SqlState, parser_message};
 
@@ -75,7 +75,8 @@ pub(super) fn parse(word: &str, text: &str) -> Result<Option<Own>> {
         return Ok(None);
     }
     let syntax = |error: ParserError| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
-    let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).map_err(syntax)?;
+    let dialect = BoundedDialect::new(text);
+    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(syntax)?;
     let Some(statement) = statement(&mut parser).map_err(syntax)? else { return Ok(None) };
     if parser.peek_token().token != Token::EOF {
         return parser.expected("end of statement", parser.peek_token()).map_err(syntax);
