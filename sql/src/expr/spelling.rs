@@ -109,8 +109,8 @@ fn tell_calls_apart(query: &mut ast::Query) {
             {
                 list.duplicate_treatment = None;
             }
-            let seen = variants.entry(without_casts(expr)).or_default();
-            let text = expr.to_string();
+            let (name, text) = variant(expr);
+            let seen = variants.entry(name).or_default();
             if !seen.contains(&text) {
                 seen.push(text);
             }
@@ -118,14 +118,15 @@ fn tell_calls_apart(query: &mut ast::Query) {
         ControlFlow::<()>::Continue(())
     });
     variants.retain(|_, texts| texts.len() > 1);
+    // What has nothing that could be told apart keeps the name.
+    variants.values_mut().for_each(|texts| texts.sort_by_key(|text| !text.starts_with(ROW_COUNT)));
     if variants.is_empty() {
         return;
     }
     let _ = ast::visit_expressions_mut(query, |expr| {
-        let is_call = matches!(expr, ast::Expr::Function(_));
-        let variant = if is_call { variants.get(&without_casts(expr)) } else { None };
-        let text = variant.map(|_| expr.to_string());
-        let depth = variant.and_then(|texts| texts.iter().position(|seen| Some(seen) == text.as_ref()));
+        let ast::Expr::Function(_) = expr else { return ControlFlow::Continue(()) };
+        let (name, text) = variant(expr);
+        let depth = variants.get(&name).and_then(|texts| texts.iter().position(|seen| *seen == text));
         if let (ast::Expr::Function(call), Some(depth)) = (expr, depth)
             && let ast::FunctionArguments::List(list) = &mut call.args
             && let Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(arg))) = list.args.first_mut()
@@ -137,6 +138,20 @@ fn tell_calls_apart(query: &mut ast::Query) {
         ControlFlow::<()>::Continue(())
     });
 }
+
+/// What the planner takes for the name of a call, and the call; `count(*)` and `count(1)` are one to it.
+fn variant(call: &ast::Expr) -> (String, String) {
+    let (mut name, mut text) = (without_casts(call), call.to_string());
+    for counted in [&mut name, &mut text] {
+        let start = counted.get(..ROW_COUNT.len()).unwrap_or_default();
+        if [ROW_COUNT, "count(1)"].iter().any(|of_rows| start.eq_ignore_ascii_case(of_rows)) {
+            counted.replace_range(..ROW_COUNT.len(), ROW_COUNT);
+        }
+    }
+    (name, text)
+}
+
+const ROW_COUNT: &str = "count(*)";
 
 /// What the planner takes for the name of `expr`, or nearly.
 fn without_casts(expr: &ast::Expr) -> String {
