@@ -343,6 +343,8 @@ fn base_state(options: &EngineOptions, runtime: Arc<RuntimeEnv>) -> Result<Sessi
     // The check compares nullability too, which rules that simplify expressions make stricter in one place and not in the
     // next, below a UNION for one.
     settings.execution.skip_physical_aggregate_schema_check = true;
+    // What is read of a small table is computed where it is read: exchanging a hundred rows between threads takes longer.
+    settings.execution.use_row_number_estimates_to_optimize_partitioning = true;
     let builder = expr::plan_with(SessionStateBuilder::new().with_type_planner(Arc::new(ColumnTypes)));
     let mut state = builder.with_config(config).with_runtime_env(runtime).with_default_features().build();
     expr::register(&mut state)?;
