@@ -60,6 +60,7 @@ pub(crate) fn plan_with(builder: SessionStateBuilder) -> SessionStateBuilder {
     let physical = optimizer::physical_rules().into_iter().map(laziness::careful).collect();
     builder
         .with_expr_planners(vec![Arc::new(Operators)])
+        .with_relation_planners(vec![Arc::new(optimizer::Relations)])
         .with_analyzer_rules(rules)
         .with_optimizer_rules(optimizer::rules())
         .with_query_planner(Arc::new(optimizer::Planner))

@@ -10,7 +10,7 @@
 //! * [`complexity`]: refuses what would not end.
 //! * [`cross_joins`], [`global_aggregates`], [`in_lists`], [`single_distinct`]: rules of DataFusion kept from what they get
 //!   wrong, by [`rules`]; the same for physical plans in [`physical`], by the [`boundary`].
-//! * [`dependencies`]: what the rules may believe about the rows of aggregates.
+//! * [`dependencies`]: what the rules may believe about the rows of aggregates; [`relations`]: what the planner may.
 //! * [`outer_types`]: references to an outer query, typed as the columns they refer to.
 //! * [`single_value`]: the aggregate behind "a scalar subquery has at most one row".
 //!
@@ -25,6 +25,7 @@ mod in_lists;
 mod null_safe;
 mod outer_types;
 mod physical;
+mod relations;
 mod rules;
 mod single_distinct;
 mod single_value;
@@ -38,6 +39,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 pub(crate) use null_safe::Planner;
 pub(crate) use outer_types::{Coercion, retyped};
+pub(crate) use relations::Relations;
 pub(crate) use rules::rules;
 
 /// The rule that comes before all others.
