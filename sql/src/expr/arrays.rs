@@ -5,11 +5,13 @@
 //! * [`function`]: functions and operators as calls, and the types of their arguments;
 //! * [`edit`]: arrays made of others;
 //! * [`compare`]: what is equal, what comes first, ANY and ALL;
+//! * [`series`]: arrays of numbers and times one after the other;
 //! * [`text`]: arrays joined to texts and split from them.
 
 mod compare;
 mod edit;
 mod function;
+mod series;
 mod text;
 
 use arrow::datatypes::DataType;
@@ -24,6 +26,7 @@ use crate::types::is_text;
 use function::{Op, common, operate};
 
 pub(super) use function::{OR_EMPTY, functions, quantified_name};
+pub(super) use series::{EXPANDED, SERIES, SUBSCRIPTS};
 
 /// The elements of `ARRAY[…]`, constants of unknown type as what the others are.
 ///

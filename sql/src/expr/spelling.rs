@@ -3,6 +3,7 @@
 //! Done on the syntax tree, before names are resolved, so nothing here may depend on types.
 
 mod arrays;
+pub(crate) mod set_returning;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,6 +20,9 @@ use crate::types::interval;
 /// # Errors
 /// 0A000 for format strings of `to_char` and its like that have no counterpart.
 pub(crate) fn respell(statement: &mut ast::Statement) -> Result<()> {
+    if let ControlFlow::Break(error) = ast::VisitMut::visit(statement, &mut Sets) {
+        return Err(error);
+    }
     let visited = ast::visit_expressions_mut(statement, |expr| match respelled(expr) {
         Ok(None) => ControlFlow::Continue(()),
         Ok(Some(replacement)) => {
@@ -36,16 +40,25 @@ pub(crate) fn respell(statement: &mut ast::Statement) -> Result<()> {
     }
 }
 
+/// Functions that return sets, in every SELECT, the innermost first.
+struct Sets;
+
+impl ast::VisitorMut for Sets {
+    type Break = Error;
+
+    fn post_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
+        match set_returning::respell(select) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
 /// Gives a name to each item of a SELECT list that the planner would name like an earlier one: `SELECT a, a::text`.
 struct Names;
 
 impl ast::VisitorMut for Names {
     type Break = ();
-
-    fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
-        arrays::unnest_as_such(factor);
-        ControlFlow::Continue(())
-    }
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
         let order = query.order_by.as_ref().map(|order| order.to_string().to_lowercase()).unwrap_or_default();

@@ -11,6 +11,7 @@
 //! * [`plain`]: what DataFusion decorrelates well itself, and may keep;
 //! * [`domain`]: the different values of those columns;
 //! * [`dependent`]: a subquery's plan for all values of the domain at once;
+//! * [`rowwise`]: FROM functions of the row before them, which need no domain;
 //! * [`values`]: from there to the value of `(SELECT …)`, `EXISTS`, `IN`, `ANY` and `ALL` in every row.
 //!
 //! Always true:
@@ -24,6 +25,7 @@ mod dependent;
 mod domain;
 mod plain;
 mod references;
+mod rowwise;
 mod values;
 
 use std::sync::Arc;
@@ -288,6 +290,12 @@ impl Unnester {
         let columns = join.schema.columns();
         let (join, mut conditions) = without_condition(join);
         let body = without_marker(Arc::unwrap_or_clone(join.right))?;
+        if join.join_type == JoinType::Inner
+            && let Some(plan) = rowwise::over(&body, &join.left)?
+        {
+            self.has_changed = true;
+            return columns_of(filtered(plan, conditions)?, columns);
+        }
         let domain = self.domain(&body, &join.left)?;
         let pushed = self.push(&body, &domain)?;
         conditions.extend(domain.meets(&pushed.keys));

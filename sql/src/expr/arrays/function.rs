@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 };
 
 use super::compare::{self, Comparison};
-use super::{edit, text};
+use super::{edit, series, text};
 use crate::error::{Error, SqlState};
 use crate::expr::function::{call, over_arrays};
 use crate::types::{is_text, sql_name};
@@ -139,7 +139,7 @@ pub(in crate::expr) fn functions() -> Vec<ScalarUDF> {
         functions.push(ArrayFunction::new(Op::Any(comparison), comparison.names().0));
         functions.push(ArrayFunction::new(Op::All(comparison), comparison.names().1));
     }
-    functions.into_iter().map(ScalarUDF::from).collect()
+    functions.into_iter().map(ScalarUDF::from).chain(series::functions()).collect()
 }
 
 /// The type of elements that both have room for; `None` if there is none. Text beside another type was written as a constant,

@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast;
 
-use super::{function, number};
+use super::{function, number, set_returning};
 use crate::error::{Error, Result, SqlState};
 use crate::expr::arrays;
+use crate::statement::parse_own;
 
 /// `left op ANY (array)` and ALL as calls. With a list of constants they are IN, which keys and indexes are looked up by.
 ///
@@ -56,27 +57,6 @@ pub(super) fn whole_slices(root: &ast::Expr, chain: &[ast::AccessExpr]) -> Optio
     found.then(|| ast::Expr::CompoundFieldAccess { root: Box::new(root.clone()), access_chain: chain })
 }
 
-/// `LATERAL unnest(…)` as what `unnest(…)` is read as, which is a table that may depend on others anyway.
-pub(super) fn unnest_as_such(factor: &mut ast::TableFactor) {
-    let ast::TableFactor::Function { name, args, alias, .. } = factor else { return };
-    if !name.to_string().eq_ignore_ascii_case("unnest") {
-        return;
-    }
-    let expr = |arg: &ast::FunctionArg| match arg {
-        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-        _ => None,
-    };
-    if let Some(array_exprs) = args.iter().map(expr).collect() {
-        *factor = ast::TableFactor::UNNEST {
-            alias: alias.take(),
-            array_exprs,
-            with_offset: false,
-            with_offset_alias: None,
-            with_ordinality: false,
-        };
-    }
-}
-
 /// `ARRAY(SELECT …)`: the rows of one column, in their order, as an array.
 ///
 /// # Errors
@@ -99,6 +79,9 @@ pub(super) fn of_rows(call: &ast::Function) -> Result<Option<ast::Expr>> {
     if !is_plain || query.limit_clause.is_some() || query.fetch.is_some() || has_aggregate(&expr) {
         return Err(refused());
     }
+    if set_returning::is_in(&expr) {
+        return of_sets(query);
+    }
     let ast::Expr::Function(mut aggregate) = function("array_agg", vec![expr]) else { return Err(refused()) };
     if let (Some(order), ast::FunctionArguments::List(list)) = (query.order_by.take(), &mut aggregate.args) {
         let ast::OrderByKind::Expressions(keys) = order.kind else { return Err(refused()) };
@@ -109,6 +92,31 @@ pub(super) fn of_rows(call: &ast::Function) -> Result<Option<ast::Expr>> {
     }
     select.projection = vec![ast::SelectItem::UnnamedExpr(ast::Expr::Function(aggregate))];
     Ok(Some(function(arrays::OR_EMPTY, vec![ast::Expr::Subquery(Box::new(query))])))
+}
+
+/// The same where the column is a set for each row: aggregated one level above, which is where these have become rows.
+fn of_sets(mut query: ast::Query) -> Result<Option<ast::Expr>> {
+    let refused = Error::unsupported("ARRAY (a query of sets with ORDER BY)").with_hint("use array_agg(… ORDER BY …)");
+    let (ast::SetExpr::Select(select), None) = (query.body.as_mut(), &query.order_by) else { return Err(refused) };
+    if let Some(ast::SelectItem::UnnamedExpr(expr)) = select.projection.first() {
+        let alias = ast::Ident::with_quote('"', "element");
+        select.projection = vec![ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias }];
+    }
+    let ast::Statement::Query(mut outer) =
+        parse_own("SELECT array_agg(element) FROM (SELECT NULL AS element) AS sets")?
+    else {
+        return Err(refused);
+    };
+    if let ast::SetExpr::Select(outer) = outer.body.as_mut()
+        && let Some(ast::SelectItem::UnnamedExpr(aggregated)) = outer.projection.first_mut()
+        && let ast::TableFactor::Derived { subquery, .. } = &mut outer.from[0].relation
+    {
+        if let Some(ast::SelectItem::ExprWithAlias { alias, .. }) = select.projection.first() {
+            *aggregated = function("array_agg", vec![ast::Expr::Identifier(alias.clone())]);
+        }
+        **subquery = query;
+    }
+    Ok(Some(function(arrays::OR_EMPTY, vec![ast::Expr::Subquery(outer)])))
 }
 
 /// Whether a call in `expr` may be one of an aggregate.

@@ -9,7 +9,7 @@ use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, ExprFunctionExt, FetchType, Filter, Join, JoinType, Limit, LogicalPlan, Projection,
-    SkipType, Sort, SortExpr, SubqueryAlias, Union, Window, lit,
+    SkipType, Sort, SortExpr, SubqueryAlias, Union, Unnest, Window, lit,
 };
 
 use super::domain::Domain;
@@ -76,6 +76,7 @@ impl Unnester {
             LogicalPlan::Limit(limit) => self.push_limit(limit, domain),
             LogicalPlan::Union(union) => self.push_union(union, domain),
             LogicalPlan::Window(window) => self.push_window(window, domain),
+            LogicalPlan::Unnest(unnest) => self.push_unnest(unnest, domain),
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let pushed = self.push(input, domain)?;
                 let plan = LogicalPlan::Distinct(Distinct::All(Arc::new(pushed.plan)));
@@ -235,6 +236,14 @@ impl Unnester {
         }
         let plan = LogicalPlan::Window(Window::try_new(exprs, Arc::new(input.plan))?);
         Pushed { plan, keys: input.keys }.ordered(&own)
+    }
+
+    /// What is unnested is a column below; the keys stand beside it in each of its rows.
+    fn push_unnest(&mut self, unnest: &Unnest, domain: &Domain) -> Result<Pushed> {
+        let input = self.push(&unnest.input, domain)?;
+        let own = unnest.schema.columns();
+        let plan = Unnest::try_new(Arc::new(input.plan), unnest.exec_columns.clone(), unnest.options.clone())?;
+        Pushed { plan: LogicalPlan::Unnest(plan), keys: input.keys }.ordered(&own)
     }
 
     /// Each side that reads the outside, or whose rows may come without partners, for every value; two such sides meet
