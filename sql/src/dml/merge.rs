@@ -5,6 +5,9 @@
 //!   →   SELECT <number of the clause>, t.*, e, f FROM s LEFT JOIN t ON c
 //! ```
 //!
+//! With WHEN NOT MATCHED BY SOURCE, rows of the target without a partner come too: a constant beside the source is NULL in
+//! them.
+//!
 //! Always true: every row of the target is changed at most once (21000 says so), and all changes take effect together,
 //! so that clauses do not see each other's work.
 
@@ -32,8 +35,19 @@ enum Action {
     Insert(Vec<(usize, ast::Expr)>),
 }
 
+/// To which rows of the join a clause applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// A row of the source and one of the target.
+    Matched,
+    /// A row of the source alone.
+    OfSource,
+    /// A row of the target alone.
+    OfTarget,
+}
+
 struct Clause {
-    is_matched: bool,
+    rows: Rows,
     condition: Option<ast::Expr>,
     action: Action,
 }
@@ -50,6 +64,7 @@ pub(crate) async fn run(context: &mut Context<'_>, merge: &ast::Merge) -> Result
     let target = Target::of(&relation)?;
     let table = context.target(&target.parts)?;
     let clauses = merge.clauses.iter().map(|clause| Clause::new(clause, &table)).collect::<Result<Vec<_>>>()?;
+    check_target_only(context, &target, &table, &clauses).await?;
     let query = query(merge, &target, &table, &clauses)?;
     let drained = context.drain(parse_own(&query)?).await?;
     let width = table.shape.columns.len();
@@ -61,7 +76,7 @@ pub(crate) async fn run(context: &mut Context<'_>, merge: &ast::Merge) -> Result
         for (number, clause) in clauses.iter().enumerate() {
             let rows = rows_of(batch, number)?;
             let old = || rows.columns()[1..=width].to_vec();
-            if clause.is_matched {
+            if clause.rows != Rows::OfSource {
                 note_once(&table, &encoder, &old(), rows.num_rows(), &mut seen)?;
             }
             match &clause.action {
@@ -111,13 +126,10 @@ async fn write(
 
 impl Clause {
     fn new(clause: &ast::MergeClause, table: &Table) -> Result<Clause> {
-        let is_matched = match clause.clause_kind {
-            ast::MergeClauseKind::Matched => true,
-            ast::MergeClauseKind::NotMatched | ast::MergeClauseKind::NotMatchedByTarget => false,
-            ast::MergeClauseKind::NotMatchedBySource => {
-                return Err(Error::unsupported("MERGE … WHEN NOT MATCHED BY SOURCE")
-                    .with_hint("use a DELETE or UPDATE with NOT EXISTS"));
-            }
+        let rows = match clause.clause_kind {
+            ast::MergeClauseKind::Matched => Rows::Matched,
+            ast::MergeClauseKind::NotMatched | ast::MergeClauseKind::NotMatchedByTarget => Rows::OfSource,
+            ast::MergeClauseKind::NotMatchedBySource => Rows::OfTarget,
         };
         let action = match &clause.action {
             ast::MergeAction::Delete { .. } => Action::Delete,
@@ -131,11 +143,12 @@ impl Clause {
             }
             _ => return Err(Error::unsupported("MERGE with WHERE behind an action").with_hint("use WHEN … AND")),
         };
-        if is_matched == matches!(action, Action::Insert(_)) {
+        if (rows == Rows::OfSource) != matches!(action, Action::Insert(_)) {
             let message = "MERGE inserts rows that are NOT MATCHED, and updates or deletes those that are MATCHED";
-            return Err(Error::new(SqlState::Syntax, message));
+            let detail = "rows NOT MATCHED BY SOURCE are rows of the target, to be updated or deleted";
+            return Err(Error::new(SqlState::Syntax, message).with_detail(detail));
         }
-        Ok(Clause { is_matched, condition: clause.predicate.clone(), action })
+        Ok(Clause { rows, condition: clause.predicate.clone(), action })
     }
 
     fn values(&self) -> Vec<&ast::Expr> {
@@ -182,10 +195,16 @@ fn inserted_values(insert: &ast::MergeInsertExpr, table: &Table) -> Result<Vec<(
 /// The clause's number, the target's stored columns, and the clauses' values, each only where its clause applies.
 fn query(merge: &ast::Merge, target: &Target, table: &Table, clauses: &[Clause]) -> Result<String> {
     let key = target.column(table, table.shape.primary_key[0]);
+    let with_target = clauses.iter().any(|clause| clause.rows == Rows::OfTarget);
     let mut earlier: Vec<String> = Vec::new();
     let (mut numbers, mut values) = (String::new(), Vec::new());
     for (number, clause) in clauses.iter().enumerate() {
-        let matched = format!("{key} IS {}NULL", if clause.is_matched { "NOT " } else { "" });
+        let matched = match clause.rows {
+            Rows::Matched if with_target => format!("{key} IS NOT NULL AND {PRESENT} IS NOT NULL"),
+            Rows::Matched => format!("{key} IS NOT NULL"),
+            Rows::OfSource => format!("{key} IS NULL"),
+            Rows::OfTarget => format!("{PRESENT} IS NULL"),
+        };
         let own = match &clause.condition {
             Some(condition) => format!("({matched} AND ({condition}) IS TRUE)"),
             None => format!("({matched})"),
@@ -203,9 +222,45 @@ fn query(merge: &ast::Merge, target: &Target, table: &Table, clauses: &[Clause])
     }
     let stored = target.stored_items(table, "_strata_o").iter().map(ToString::to_string).collect::<Vec<_>>();
     let items = std::iter::once(format!("CASE{numbers} END AS \"_strata_clause\"")).chain(stored).chain(values);
-    let kind = if clauses.iter().all(|clause| clause.is_matched) { "JOIN" } else { "LEFT JOIN" };
+    let kind = match (clauses.iter().any(|clause| clause.rows == Rows::OfSource), with_target) {
+        (false, false) => "JOIN",
+        (true, false) => "LEFT JOIN",
+        (false, true) => "RIGHT JOIN",
+        (true, true) => "FULL JOIN",
+    };
+    let source = match with_target {
+        true => format!("({} CROSS JOIN (SELECT 1 AS \"_strata_s\") AS \"_strata_source\")", merge.source),
+        false => merge.source.to_string(),
+    };
     let items = items.collect::<Vec<_>>().join(", ");
-    Ok(format!("SELECT {items} FROM {} {kind} {} ON {}", merge.source, target.factor_text(table), merge.on))
+    Ok(format!("SELECT {items} FROM {source} {kind} {} ON {}", target.factor_text(table), merge.on))
+}
+
+/// NULL in rows of the target alone.
+const PRESENT: &str = "\"_strata_source\".\"_strata_s\"";
+
+/// Plans what clauses for rows of the target alone compute, over the target alone: nothing of the source may be in it.
+async fn check_target_only(
+    context: &mut Context<'_>,
+    target: &Target,
+    table: &Arc<Table>,
+    clauses: &[Clause],
+) -> Result<()> {
+    let alone = clauses.iter().filter(|clause| clause.rows == Rows::OfTarget);
+    let exprs: Vec<String> =
+        alone.flat_map(|clause| clause.condition.iter().chain(clause.values())).map(ToString::to_string).collect();
+    if exprs.is_empty() {
+        return Ok(());
+    }
+    let named = exprs.iter().enumerate().map(|(at, expr)| format!("{expr} AS \"_strata_m{at}\""));
+    let items = named.collect::<Vec<_>>().join(", ");
+    let query = format!("SELECT {items} FROM {} WHERE false", target.factor_text(table));
+    context.drain(parse_own(&query)?).await.map(|_| ()).map_err(|error| match error.state() {
+        SqlState::UndefinedTable | SqlState::UndefinedColumn => {
+            error.with_hint("rows NOT MATCHED BY SOURCE have columns of the target only")
+        }
+        _ => error,
+    })
 }
 
 /// Rows for the clause `number`.
