@@ -33,7 +33,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::pg_catalog::PG_SCHEMA;
 use crate::statement::name_parts;
-use crate::statement::own::Own;
+use crate::statement::own::{Own, SequenceOption};
 
 pub(crate) use constraint::{Added, validate};
 pub(crate) use index::{abandon, all_rows, build_online, reindexed};
@@ -89,13 +89,9 @@ pub(crate) async fn run(context: &mut Context<'_>, statement: &ast::Statement) -
         ast::Statement::CreateSequence {
             temporary: false, if_not_exists, name, data_type, sequence_options, ..
         } => {
-            let create = sequence::Create {
-                name,
-                if_not_exists: *if_not_exists,
-                data_type: data_type.as_ref(),
-                options: sequence_options,
-            };
-            sequence::create(context, &create)?;
+            let mut options = sequence::options_of(sequence_options)?;
+            options.extend(data_type.clone().map(SequenceOption::As));
+            sequence::create(context, name, *if_not_exists, &options)?;
             Ok(Done::tag("CREATE SEQUENCE"))
         }
         ast::Statement::CreateSchema { schema_name, if_not_exists, .. } => {
@@ -143,7 +139,14 @@ pub(crate) async fn run_own(context: &mut Context<'_>, statement: &Own) -> Resul
             index::reindex_within(context, *what, name).await?;
             Ok(Done::tag("REINDEX"))
         }
-        Own::AlterSequence { .. } => Err(Error::unsupported("ALTER SEQUENCE")),
+        Own::CreateSequence { name, if_not_exists, options } => {
+            sequence::create(context, name, *if_not_exists, options)?;
+            Ok(Done::tag("CREATE SEQUENCE"))
+        }
+        Own::AlterSequence { name, if_exists, change } => {
+            sequence::alter(context, name, *if_exists, change)?;
+            Ok(Done::tag("ALTER SEQUENCE"))
+        }
         Own::Vacuum(_) => {
             Err(Error::new(SqlState::ActiveTransaction, "VACUUM cannot run inside a transaction")
                 .with_hint("COMMIT first"))

@@ -111,7 +111,13 @@ impl SequenceFunction {
         let (name, shape) = self.catalog.numbering(parts)?;
         let Some(shape) = shape else { return Ok((name, None)) };
         let newest = self.engine.catalog_at(&self.engine.db().snapshot())?;
-        Ok((name, Some(newest.numbering_by(shape.counter).unwrap_or(shape))))
+        if let Some(found) = newest.numbering_by(shape.counter) {
+            return Ok((name, Some(found)));
+        }
+        // Counted by another by now, unless this transaction has changed it and the newer counter is its own.
+        let by_name = newest.numbering(&[name.schema.clone(), name.table.clone()])?.1;
+        let newer = by_name.filter(|other| other.counter > shape.counter);
+        Ok((name, Some(newer.unwrap_or(shape))))
     }
 
     /// `setval`.

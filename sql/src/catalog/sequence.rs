@@ -23,13 +23,84 @@ pub(crate) struct SequenceShape {
     /// The count at which it stands at `start`.
     #[serde(default)]
     pub base: u64,
+    /// The number that START named, where `start` has come to be another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<i64>,
+    /// Bits of the integer type that it was declared of, if not 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u8>,
+    /// What CACHE named; numbers are never taken ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<i64>,
+    /// The column that it belongs to and is dropped with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<SequenceOwner>,
+}
+
+/// The column of a table that a sequence belongs to, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SequenceOwner {
+    pub table: u32,
+    pub column: u32,
 }
 
 impl SequenceShape {
     /// Counts up from 1, within `min..=max` of its type.
     #[cfg(test)]
     pub(crate) fn ascending(counter: TableId, max: i64) -> SequenceShape {
-        SequenceShape { counter: counter.0, start: 1, increment: 1, min: 1, max, is_cycle: false, base: 0 }
+        let (first, bits, cache, owner) = (None, None, None, None);
+        let counter = counter.0;
+        SequenceShape {
+            counter,
+            start: 1,
+            increment: 1,
+            min: 1,
+            max,
+            is_cycle: false,
+            base: 0,
+            first,
+            bits,
+            cache,
+            owner,
+        }
+    }
+
+    /// The number that START named.
+    pub(crate) fn declared_start(&self) -> i64 {
+        self.first.unwrap_or(self.start)
+    }
+
+    /// The number handed out last, `None` if none was since it was made or set; and whether it was asked for more than it has.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(crate) fn last(&self, db: &Db) -> Result<(Option<i64>, bool)> {
+        let count = db.allocate_row_ids(TableId(self.counter), 0)?;
+        let Some(steps) = count.checked_sub(self.base + 1) else { return Ok((None, false)) };
+        let limit = if self.increment > 0 { self.max } else { self.min };
+        let reach = (i128::from(limit) - i128::from(self.start)) / i128::from(self.increment);
+        let reach = u64::try_from(reach).unwrap_or(0);
+        let is_past_end = !self.is_cycle && steps > reach;
+        let last = self.number(if is_past_end { reach } else { steps }, "")?;
+        Ok((Some(last), is_past_end))
+    }
+
+    /// It as it was declared, counted anew by `counter`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(crate) fn restarted(&self, counter: TableId, db: &Db) -> Result<SequenceShape> {
+        let start = self.declared_start();
+        SequenceShape { counter: counter.0, start, first: None, ..self.clone() }.fresh(db)
+    }
+
+    /// It at its start, whatever its counter was used for by a transaction that was rolled back.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(crate) fn fresh(self, db: &Db) -> Result<SequenceShape> {
+        let base = db.allocate_row_ids(TableId(self.counter), 0)?;
+        Ok(SequenceShape { base, ..self })
     }
 
     /// Hands out the next `count` numbers.
@@ -63,7 +134,8 @@ impl SequenceShape {
             db.allocate_row_ids(TableId(self.counter), ahead)?;
             return Ok(None);
         }
-        Ok(Some(SequenceShape { start: value, base: if is_called { taken } else { taken + 1 }, ..self.clone() }))
+        let (base, first) = (if is_called { taken } else { taken + 1 }, Some(self.declared_start()));
+        Ok(Some(SequenceShape { start: value, base, first, ..self.clone() }))
     }
 
     /// The number after `steps` steps from the start.

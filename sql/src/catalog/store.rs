@@ -373,17 +373,29 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::put_sequence`].
     pub(crate) fn reshape_sequence(&mut self, txn: &mut Transaction, shape: &SequenceShape) -> Result<bool> {
-        let named = self.sequences().find(|sequence| sequence.shape.counter == shape.counter);
+        self.replace_numbering(txn, shape.counter, shape)
+    }
+
+    /// [`Catalog::reshape_sequence`] of the sequence that counts with `counter`, which need not be that of `shape`.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_sequence`].
+    pub(crate) fn replace_numbering(
+        &mut self,
+        txn: &mut Transaction,
+        counter: u32,
+        shape: &SequenceShape,
+    ) -> Result<bool> {
+        let named = self.sequences().find(|sequence| sequence.shape.counter == counter);
         if let Some(name) = named.map(|sequence| sequence.name.clone()) {
             self.put_sequence(txn, Sequence { name, shape: shape.clone() })?;
             return Ok(true);
         }
-        let numbers = |table: &&Arc<Table>| {
-            table.rules.identities.values().any(|identity| identity.sequence.counter == shape.counter)
-        };
+        let numbers =
+            |table: &&Arc<Table>| table.rules.identities.values().any(|identity| identity.sequence.counter == counter);
         let Some(table) = self.tables().find(numbers).cloned() else { return Ok(false) };
         let mut rules = table.rules.clone();
-        for identity in rules.identities.values_mut().filter(|known| known.sequence.counter == shape.counter) {
+        for identity in rules.identities.values_mut().filter(|known| known.sequence.counter == counter) {
             identity.sequence = shape.clone();
         }
         self.put_table(txn, table.with_rules(rules)?)?;

@@ -16,7 +16,7 @@ use strata_oltp::schema::{Column, Widening};
 use strata_oltp::{ColumnId, TableId, TableSchema};
 
 use super::columns::{depending_views, rename_in, uses_column};
-use super::{Context, constraint as constraints, drop, qualify, refuse_system_schema, view as views};
+use super::{Context, constraint as constraints, drop, qualify, refuse_system_schema, sequence, view as views};
 use crate::catalog::{Rules, Table, TableName, check_name};
 use crate::dml::computed;
 use crate::error::{Error, Result, SqlState};
@@ -269,7 +269,8 @@ fn drop_column(context: &mut Context<'_>, table: &Table, name: &str, if_exists: 
     }
     rules.checks = checks;
     let shape = table.shape.without_column(position)?;
-    put(context, reshaped(&table, shape, rules)?)
+    put(context, reshaped(&table, shape, rules)?)?;
+    sequence::drop_owned(context, table.id(), Some(id))
 }
 
 /// Foreign keys over the column go with it; those of other tables, and views, only with CASCADE.

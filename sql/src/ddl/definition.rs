@@ -182,7 +182,8 @@ impl<'a> Definition<'a> {
 
     fn add_identity(&mut self, position: usize, is_always: bool, options: &[ast::SequenceOptions]) -> Result<()> {
         let Column { id, field } = &self.columns[position];
-        let shape = sequence::shape(self.catalog.new_storage(), Some(field.data_type()), options)?;
+        let options = sequence::options_of(options)?;
+        let shape = sequence::shape(self.catalog.new_storage(), Some(field.data_type()), &options)?;
         if self.rules.defaults.contains_key(&id.0) {
             let message = format!("column {} numbers its rows and cannot have a default too", field.name());
             return Err(Error::new(SqlState::Syntax, message));

@@ -76,7 +76,7 @@ pub(super) fn table(context: &mut Context<'_>, name: &TableName, cascade: bool) 
     }
     Arc::make_mut(context.catalog).remove_table(context.txn, name)?;
     context.effects.dropped.extend(table.storages());
-    Ok(())
+    sequence::drop_owned(context, table.id(), None)
 }
 
 /// Drops a view; with `cascade` also those that read it.

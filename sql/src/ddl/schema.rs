@@ -67,7 +67,7 @@ pub(super) fn drop(context: &mut Context<'_>, name: &ast::ObjectName, if_exists:
         .filter(|known| known.schema == name)
         .collect();
     for sequence in sequences {
-        super::sequence::drop(context, &sequence, false)?;
+        super::sequence::drop(context, &sequence, true)?;
     }
     Arc::make_mut(context.catalog).remove_schema(context.txn, &name)
 }

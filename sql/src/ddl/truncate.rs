@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast;
 use strata_oltp::TableSchema;
 
-use super::{Context, refuse_system_schema, register};
+use super::{Context, refuse_system_schema, register, sequence};
 use crate::catalog::Table;
 use crate::error::{Error, Result, SqlState};
 use crate::statement::name_parts;
@@ -38,6 +38,7 @@ pub(super) async fn run(context: &mut Context<'_>, truncate: &ast::Truncate) -> 
         kept.retain(|storage| !emptied.storages().contains(storage));
         context.effects.dropped.extend(kept);
         Arc::make_mut(context.catalog).put_table(context.txn, emptied)?;
+        sequence::follow(context, table.id(), renumbered[&table.id().0], restart)?;
     }
     Ok(())
 }
@@ -81,8 +82,7 @@ fn emptied(
     }
     if restart {
         for identity in rules.identities.values_mut() {
-            identity.sequence.counter = catalog.new_storage().0;
-            identity.sequence.base = 0;
+            identity.sequence = identity.sequence.restarted(catalog.new_storage(), context.engine.db())?;
         }
     }
     let id = strata_oltp::TableId(renumbered[&table.id().0]);

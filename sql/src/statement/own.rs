@@ -1,5 +1,5 @@
 //! Statements of PostgreSQL's that the parser has no rule for: ALTER TABLE … ALTER CONSTRAINT, ALTER SEQUENCE, REINDEX,
-//! VACUUM. Read here token by token; what they do is said where they are run.
+//! VACUUM; and CREATE SEQUENCE, whose options it wants in one order. Read here token by token; what they do is said where they are run.
 
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -19,6 +19,11 @@ pub(crate) enum Own {
         name: String,
         characteristics: ast::ConstraintCharacteristics,
     },
+    CreateSequence {
+        name: ast::ObjectName,
+        if_not_exists: bool,
+        options: Vec<SequenceOption>,
+    },
     AlterSequence {
         name: ast::ObjectName,
         if_exists: bool,
@@ -35,7 +40,7 @@ pub(crate) enum SequenceChange {
     Options(Vec<SequenceOption>),
 }
 
-/// One option of ALTER SEQUENCE.
+/// One option of CREATE or ALTER SEQUENCE; the last one of a kind counts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum SequenceOption {
     As(ast::DataType),
@@ -47,8 +52,9 @@ pub(crate) enum SequenceOption {
     /// Without a value from the start.
     Restart(Option<i64>),
     Cycle(bool),
-    /// Has no effect: CACHE, OWNED BY.
-    Nothing,
+    Cache(i64),
+    /// Table and column, or NONE.
+    OwnedBy(Option<ast::ObjectName>),
 }
 
 /// What REINDEX names.
@@ -71,7 +77,7 @@ pub(crate) struct Vacuum {
 /// # Errors
 /// 42601.
 pub(super) fn parse(word: &str, text: &str) -> Result<Option<Own>> {
-    if !["alter", "reindex", "vacuum"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
+    if !["alter", "create", "reindex", "vacuum"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
         return Ok(None);
     }
     let syntax = |error: ParserError| Error::new(SqlState::Syntax, parser_message(&error.to_string()));
@@ -85,6 +91,12 @@ pub(super) fn parse(word: &str, text: &str) -> Result<Option<Own>> {
 }
 
 fn statement(parser: &mut Parser<'_>) -> Result<Option<Own>, ParserError> {
+    if parser.parse_keywords(&[Keyword::CREATE, Keyword::SEQUENCE]) {
+        let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+        let name = parser.parse_object_name(false)?;
+        let options = sequence_options(parser)?;
+        return Ok(Some(Own::CreateSequence { name, if_not_exists, options }));
+    }
     if parser.parse_keywords(&[Keyword::ALTER, Keyword::SEQUENCE]) {
         return alter_sequence(parser).map(Some);
     }
@@ -148,14 +160,19 @@ fn alter_sequence(parser: &mut Parser<'_>) -> Result<Own, ParserError> {
         let change = SequenceChange::Rename(parser.parse_object_name(false)?);
         return Ok(Own::AlterSequence { name, if_exists, change });
     }
-    let mut options = Vec::new();
-    while let Some(option) = sequence_option(parser)? {
-        options.push(option);
-    }
+    let options = sequence_options(parser)?;
     if options.is_empty() {
         return parser.expected("an option of the sequence, or RENAME TO", parser.peek_token());
     }
     Ok(Own::AlterSequence { name, if_exists, change: SequenceChange::Options(options) })
+}
+
+fn sequence_options(parser: &mut Parser<'_>) -> Result<Vec<SequenceOption>, ParserError> {
+    let mut options = Vec::new();
+    while let Some(option) = sequence_option(parser)? {
+        options.push(option);
+    }
+    Ok(options)
 }
 
 fn sequence_option(parser: &mut Parser<'_>) -> Result<Option<SequenceOption>, ParserError> {
@@ -185,11 +202,10 @@ fn sequence_option(parser: &mut Parser<'_>) -> Result<Option<SequenceOption>, Pa
     } else if parser.parse_keyword(Keyword::CYCLE) {
         Opt::Cycle(true)
     } else if parser.parse_keyword(Keyword::CACHE) {
-        integer(parser)?;
-        Opt::Nothing
+        Opt::Cache(integer(parser)?)
     } else if parser.parse_keywords(&[Keyword::OWNED, Keyword::BY]) {
-        parser.parse_object_name(false)?;
-        Opt::Nothing
+        let is_none = parser.parse_keyword(Keyword::NONE);
+        Opt::OwnedBy(if is_none { None } else { Some(parser.parse_object_name(false)?) })
     } else {
         return Ok(None);
     }))
