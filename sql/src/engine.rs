@@ -22,6 +22,7 @@ use strata_oltp::env::os::OsEnv;
 use strata_oltp::schema::StorageKind;
 use strata_oltp::{ColdTier, Db, MemoryBudget, Options, TableId};
 
+use crate::activity::Activities;
 use crate::bulk::BulkWriter;
 use crate::catalog::path::PATH_SCHEMA;
 use crate::catalog::provider::{Catalogs, Names};
@@ -96,6 +97,7 @@ struct Shared {
     files: Arc<dyn Env>,
     catalog: CatalogCache,
     options: EngineOptions,
+    activities: Activities,
     /// What every session's state is copied from.
     state: SessionState,
 }
@@ -161,8 +163,17 @@ impl Engine {
         let cold: Arc<dyn ColdTier> = Arc::clone(&store) as Arc<dyn ColdTier>;
         let db = Db::open_with(env, dir, options.storage.clone(), Arc::clone(&budget), cold, None)?;
         let state = base_state(&options, runtime(&budget, spill)?)?;
-        let engine =
-            Engine { shared: Arc::new(Shared { db, store, files, catalog: CatalogCache::new(), options, state }) };
+        let engine = Engine {
+            shared: Arc::new(Shared {
+                db,
+                store,
+                files,
+                catalog: CatalogCache::new(),
+                options,
+                activities: Activities::default(),
+                state,
+            }),
+        };
         engine.adopt_tables()?;
         if engine.shared.options.background == Background::Threads {
             engine.db().start_background();
@@ -192,6 +203,16 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What the sessions do.
+    pub(crate) fn activities(&self) -> &Activities {
+        &self.shared.activities
+    }
+
+    /// Microseconds since 1970, by the clock of the environment.
+    pub(crate) fn wall_micros(&self) -> i64 {
+        i64::try_from(self.shared.files.wall_clock().as_micros()).unwrap_or(i64::MAX)
     }
 
     /// DataFusion as every session begins with it.

@@ -18,6 +18,7 @@
 //!
 //! Errors carry SQLSTATE, message, detail and hint ([`Error`]). Nothing of the wire is known here.
 
+mod activity;
 mod engine;
 mod session;
 

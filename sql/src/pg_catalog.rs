@@ -12,13 +12,19 @@
 
 mod constraints;
 mod empty;
+mod expressions;
 pub(crate) mod functions;
 mod information;
+mod live;
 mod oids;
+mod privileges;
+mod procedures;
 mod relations;
 mod respell;
+mod sequences;
 mod server;
 mod sheet;
+mod statistics;
 mod types;
 
 use std::collections::BTreeMap;
@@ -27,8 +33,10 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use strata_oltp::Snapshot;
 
 use crate::catalog::{Catalog, TableName};
+use crate::engine::Engine;
 use crate::error::Result;
 
 pub(crate) use respell::respell;
@@ -36,23 +44,39 @@ pub(crate) use respell::respell;
 /// The schema's name.
 pub(crate) const PG_SCHEMA: &str = "pg_catalog";
 
-/// Tables with something in them.
-const FILLED: [&str; 20] = [
+/// Tables with something in them; functions of PostgreSQL's that are tables here end with `()`.
+const FILLED: [&str; 36] = [
     "pg_am",
     "pg_attrdef",
     "pg_attribute",
     "pg_authid",
+    "pg_cast",
     "pg_class",
+    "pg_collation",
     "pg_constraint",
     "pg_database",
+    "pg_depend",
     "pg_description",
+    "pg_get_keywords()",
     "pg_index",
     "pg_indexes",
+    "pg_language",
     "pg_namespace",
+    "pg_opclass",
+    "pg_proc",
     "pg_roles",
     "pg_sequence",
     "pg_sequences",
     "pg_settings",
+    "pg_shadow",
+    "pg_stat_activity",
+    "pg_stat_all_indexes",
+    "pg_stat_all_tables",
+    "pg_stat_database",
+    "pg_stat_user_indexes",
+    "pg_stat_user_tables",
+    "pg_statio_all_tables",
+    "pg_statio_user_tables",
     "pg_tables",
     "pg_tablespace",
     "pg_type",
@@ -81,39 +105,67 @@ fn information_table(name: &str) -> Option<&str> {
 /// Whether the table `name` shows columns of views.
 pub(crate) fn needs_view_columns(name: &str) -> bool {
     matches!(name, "pg_attribute" | "pg_class" | ALL_COLUMNS)
+        || matches!(information_table(name), Some("column_privileges" | "role_column_grants"))
 }
 
 /// The table that shows the columns of everything.
 pub(crate) const ALL_COLUMNS: &str = "information_schema.columns";
 
+/// What the tables are made of: the catalog at a snapshot, and the engine as it is now.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub engine: &'a Engine,
+    pub catalog: &'a Catalog,
+    pub snapshot: &'a Snapshot,
+    pub views: &'a ViewColumns,
+}
+
 /// The table `name`, if there is one.
 ///
 /// # Errors
 /// None that depends on the data.
-pub(crate) fn table(name: &str, catalog: &Catalog, views: &ViewColumns) -> Result<Option<Arc<dyn TableProvider>>> {
+pub(crate) fn table(name: &str, scope: &Scope<'_>) -> Result<Option<Arc<dyn TableProvider>>> {
+    if name == "pg_settings" {
+        return Ok(Some(Arc::new(live::SettingsTable::new()?)));
+    }
+    let catalog = scope.catalog;
     let sheet = match name {
         "pg_am" => server::access_methods(),
         "pg_attrdef" => relations::defaults(catalog),
-        "pg_attribute" => relations::attributes(catalog, views),
-        "pg_authid" | "pg_roles" | "pg_user" => server::roles(name),
-        "pg_class" => relations::classes(catalog, views),
+        "pg_attribute" => relations::attributes(catalog, scope.views),
+        "pg_authid" | "pg_roles" | "pg_user" | "pg_shadow" => server::roles(name),
+        "pg_cast" => server::casts(),
+        "pg_class" => relations::classes(scope),
+        "pg_collation" => server::collations(),
         "pg_constraint" => constraints::constraints(catalog),
         "pg_database" => server::databases(),
+        "pg_depend" => sequences::dependencies(catalog),
         "pg_description" => relations::descriptions(catalog),
+        "pg_get_keywords()" => server::keywords(),
         "pg_index" => relations::indexes(catalog),
         "pg_indexes" => relations::index_texts(catalog),
+        "pg_language" => server::languages(),
         "pg_namespace" => relations::namespaces(catalog),
-        "pg_sequence" => relations::sequences(catalog),
-        "pg_sequences" => relations::sequence_texts(catalog),
-        "pg_settings" => server::settings(),
+        "pg_opclass" => server::operator_classes(),
+        "pg_proc" => procedures::procedures(),
+        "pg_sequence" => sequences::sequences(catalog),
+        "pg_sequences" => sequences::sequence_texts(catalog),
+        "pg_stat_activity" => statistics::activity(scope),
+        "pg_stat_all_indexes" | "pg_stat_user_indexes" => statistics::indexes(scope),
+        "pg_stat_all_tables" | "pg_stat_user_tables" => statistics::tables(scope),
+        "pg_stat_database" => statistics::databases(scope),
+        "pg_statio_all_tables" | "pg_statio_user_tables" => statistics::reads(scope),
         "pg_tables" => relations::table_texts(catalog),
         "pg_tablespace" => server::tablespaces(),
         "pg_type" => types::types(),
         "pg_views" => relations::view_texts(catalog),
-        other => match empty::sheet(other).or_else(|| information::sheet(information_table(other)?, catalog, views)) {
-            Some(sheet) => sheet,
-            None => return Ok(None),
-        },
+        other => {
+            let information = || information::sheet(information_table(other)?, catalog, scope.views);
+            match empty::sheet(other).or_else(information) {
+                Some(sheet) => sheet,
+                None => return Ok(None),
+            }
+        }
     };
     let batch = sheet.finish()?;
     Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))

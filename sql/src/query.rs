@@ -236,7 +236,7 @@ impl Reader {
         let mut own = None;
         if pg_catalog::respell(&mut statement) {
             let mut state = self.state.clone();
-            pg_catalog::functions::register(&mut state, &self.catalog)?;
+            pg_catalog::functions::register(&mut state, &self.catalog, &self.snapshot)?;
             own = Some(state);
         }
         let state = own.as_ref().unwrap_or(&self.state);

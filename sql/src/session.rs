@@ -27,6 +27,7 @@ use strata_olap::scan::ScanCounters as Counters;
 use strata_oltp::commit::Durability;
 use tokio::time::Instant;
 
+use crate::activity::{Activity, State};
 use crate::catalog::Catalog;
 use crate::catalog::path::PathCache;
 use crate::catalog::store::ReadPoint;
@@ -131,6 +132,8 @@ pub struct Session {
     /// What functions of its statements see.
     current: Arc<CurrentSettings>,
     counters: Arc<Counters>,
+    /// What others see of it.
+    activity: Activity,
     prepared: HashMap<String, Prepared>,
     /// When the running statement has taken too long. A commit that has begun is not cut off: what became of it would be
     /// unknown.
@@ -145,10 +148,24 @@ impl Session {
         base.config_mut().set_extension(Arc::new(LastNumbers::default()));
         let (names, current) = (PathCache::default(), Arc::new(CurrentSettings::default()));
         base.config_mut().set_extension(Arc::clone(&current));
+        let activity = Activity::new(&engine);
+        base.config_mut().set_extension(Arc::new(activity.number()));
         let (settings, counters) = (Settings::new(durability), Arc::new(Counters::default()));
         let prepared = HashMap::new();
         let idle_since = Instant::now();
-        Session { engine, base, settings, open: None, names, current, counters, prepared, deadline: None, idle_since }
+        Session {
+            engine,
+            base,
+            settings,
+            open: None,
+            names,
+            current,
+            counters,
+            activity,
+            prepared,
+            deadline: None,
+            idle_since,
+        }
     }
 
     /// Runs the statements of a script, one after the other, and reads all of their rows into memory. Ends with the
@@ -186,14 +203,14 @@ impl Session {
     /// # Errors
     /// The statement's. In a transaction, an error fails the transaction.
     pub async fn run(&mut self, statement: &Statement) -> Result<StatementResult> {
-        self.begin_statement()?;
+        self.begin_statement(statement.text())?;
         let result = self.run_now(statement).await;
-        self.idle_since = Instant::now();
+        self.end_statement();
         result
     }
 
     /// Ends a transaction that has waited too long, and sets the statement's deadline.
-    fn begin_statement(&mut self) -> Result<()> {
+    fn begin_statement(&mut self, text: &str) -> Result<()> {
         let was_open = self.open.is_some();
         self.expire_idle();
         if was_open && self.open.is_none() {
@@ -206,7 +223,18 @@ impl Session {
         }
         let timeout = self.settings().statement_timeout;
         self.deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+        self.activity.begin(text);
         Ok(())
+    }
+
+    fn end_statement(&mut self) {
+        self.idle_since = Instant::now();
+        let state = match &self.open {
+            None => State::Idle,
+            Some(open) if open.has_failed() => State::InFailedTransaction,
+            Some(_) => State::InTransaction,
+        };
+        self.activity.end(state, &self.settings().application_name);
     }
 
     async fn run_now(&mut self, statement: &Statement) -> Result<StatementResult> {
@@ -232,14 +260,16 @@ impl Session {
     /// # Errors
     /// 08P01 for another number of parameters; the statement's.
     pub async fn run_prepared(&mut self, prepared: &Prepared, parameters: &[ScalarValue]) -> Result<StatementResult> {
-        self.begin_statement()?;
+        self.begin_statement(prepared.statement().text())?;
         let result = if prepared.is_point() {
             self.run_within(Task::Prepared(prepared, Parameters::Scalars(parameters))).await
         } else {
-            let statement = prepared.bind_parameters(Parameters::Scalars(parameters))?;
-            self.run_now(&statement).await
+            match prepared.bind_parameters(Parameters::Scalars(parameters)) {
+                Ok(statement) => self.run_now(&statement).await,
+                Err(error) => Err(error),
+            }
         };
-        self.idle_since = Instant::now();
+        self.end_statement();
         result
     }
 
@@ -362,6 +392,7 @@ impl Session {
                 Ok(StatementResult::done("SET"))
             }
             Kind::Discard(what) => self.discard(*what),
+            Kind::GiveBack(tag) => Ok(StatementResult::done(tag)),
             Kind::SetTransaction(modes) => {
                 self.set_transaction(modes)?;
                 Ok(StatementResult::done("SET"))

@@ -112,17 +112,43 @@ const ALL_CUSTOM: &str = ".";
 const DURATION: &str = "a duration in milliseconds, or with a unit: '500ms', '10s', '5min'; 0 is for ever";
 
 /// Settings that can have but one value: what they are, for clients that set or show them.
-const FIXED: [(&str, &str, &str); 10] = [
+const FIXED: [(&str, &str, &str); 18] = [
+    ("block_size", "8192", "bytes of a page, in which sizes are counted for PostgreSQL's clients"),
+    ("bytea_output", "hex", "how bytes are written"),
     ("client_encoding", "UTF8", "encoding of text"),
     ("datestyle", "ISO, MDY", "how dates are written"),
+    ("default_table_access_method", "heap", "PostgreSQL's name for how tables are kept"),
     ("integer_datetimes", "on", "times are counted in microseconds"),
     ("intervalstyle", "postgres", "how intervals are written"),
+    ("is_superuser", "on", "whether the role may do everything"),
+    ("lc_collate", "C.UTF-8", "text is ordered by its bytes"),
+    ("lc_ctype", "C.UTF-8", "what letters are"),
+    ("max_index_keys", "32", "columns of an index, at most"),
     ("server_encoding", "UTF8", "encoding of text"),
     ("server_version", "15.0 (Strata)", "version of PostgreSQL whose dialect this is"),
     ("server_version_num", "150000", "the same as a number"),
+    ("session_authorization", "strata", "the session's role"),
     ("standard_conforming_strings", "on", "backslashes in '…' are themselves"),
     ("timezone", "UTC", "zone of timestamps with time zone"),
     ("max_identifier_length", "255", "longest name, in bytes"),
+];
+
+/// Settings of PostgreSQL's that clients set at start-up and that decide nothing here: taken and shown, without effect.
+const ACCEPTED: [(&str, &str); 14] = [
+    ("check_function_bodies", "on"),
+    ("client_min_messages", "notice"),
+    ("default_tablespace", ""),
+    ("default_transaction_deferrable", "off"),
+    ("escape_string_warning", "on"),
+    ("geqo", "on"),
+    ("idle_session_timeout", "0"),
+    ("jit", "off"),
+    ("maintenance_work_mem", "64MB"),
+    ("row_security", "on"),
+    ("synchronize_seqscans", "on"),
+    ("transaction_timeout", "0"),
+    ("work_mem", "4MB"),
+    ("xmloption", "content"),
 ];
 
 static SETTINGS: &[Setting] = &[
@@ -344,25 +370,39 @@ pub(crate) fn changes(statement: &ast::Statement) -> Result<Vec<Change>> {
     }
 }
 
-/// What an item of a SELECT sets, if it is `set_config` of constants: its name in the result, and the change.
-pub(crate) fn configured(item: &ast::SelectItem) -> Option<(String, Change)> {
+/// What an item of a SELECT does with a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Configured {
+    Set(Change),
+    Shown(String),
+}
+
+/// What an item of a SELECT sets or shows, if it is `set_config` or `current_setting` of constants, under its name in the
+/// result.
+pub(crate) fn configured(item: &ast::SelectItem) -> Option<(String, Configured)> {
     let (expr, called) = match item {
-        ast::SelectItem::UnnamedExpr(expr) => (expr, "set_config".to_owned()),
+        ast::SelectItem::UnnamedExpr(expr) => (expr, String::new()),
         ast::SelectItem::ExprWithAlias { expr, alias } => (expr, identifier(alias)),
         _ => return None,
     };
     let ast::Expr::Function(function) = expr else { return None };
-    if name_parts(&function.name).ok()?.last()? != "set_config" {
-        return None;
-    }
+    let name = name_parts(&function.name).ok()?.pop()?;
+    let called = if called.is_empty() { name.clone() } else { called };
     let ast::FunctionArguments::List(list) = &function.args else { return None };
     let constant = |argument: &ast::FunctionArg| match argument {
         ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr @ ast::Expr::Value(_))) => Some(text(expr)),
         _ => None,
     };
     let arguments = list.args.iter().map(constant).collect::<Option<Vec<_>>>()?;
-    let [name, value, is_local] = <[String; 3]>::try_from(arguments).ok()?;
-    Some((called, Change { name: name.to_lowercase(), value: Some(value), is_local: is_local == "true" }))
+    let what = match (name.as_str(), arguments.as_slice()) {
+        ("set_config", [name, value, is_local]) => {
+            let is_local = matches!(is_local.as_str(), "true" | "t" | "on" | "1");
+            Configured::Set(Change { name: name.to_lowercase(), value: Some(value.clone()), is_local })
+        }
+        ("current_setting", [name]) => Configured::Shown(name.to_lowercase()),
+        _ => return None,
+    };
+    Some((called, what))
 }
 
 /// SET SESSION CHARACTERISTICS AS TRANSACTION ….
@@ -420,7 +460,7 @@ pub(crate) fn apply(settings: &mut Settings, change: &Change) -> Result<()> {
             .with_hint(format!("it is always {only}")));
     }
     let Some(setting) = SETTINGS.iter().find(|setting| setting.name == bare) else {
-        if !is_custom(&change.name) {
+        if !is_custom(&change.name) && accepted(bare).is_none() {
             return Err(unknown(&change.name));
         }
         match &change.value {
@@ -437,6 +477,11 @@ pub(crate) fn apply(settings: &mut Settings, change: &Change) -> Result<()> {
     (setting.set)(settings, &value).map_err(|values| {
         Error::new(SqlState::InvalidParameter, format!("setting {bare} cannot be '{value}'")).with_hint(values)
     })
+}
+
+/// What a setting without effect is unless it was set.
+fn accepted(name: &str) -> Option<&'static str> {
+    ACCEPTED.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
 /// Whether the setting is one of an application's.
@@ -461,7 +506,8 @@ pub(crate) fn show(settings: &Settings, name: &str) -> Result<String> {
     let bare = name.strip_prefix("strata.").unwrap_or(name);
     let fixed = FIXED.iter().find(|(known, ..)| *known == bare).map(|(_, value, _)| (*value).to_owned());
     let own = || SETTINGS.iter().find(|setting| setting.name == bare).map(|setting| (setting.show)(settings));
-    fixed.or_else(own).or_else(|| settings.custom.get(name).cloned()).ok_or_else(|| unknown(name))
+    let set = || settings.custom.get(name).cloned().or_else(|| accepted(bare).map(str::to_owned));
+    fixed.or_else(own).or_else(set).ok_or_else(|| unknown(name))
 }
 
 /// Name, value and meaning of every setting, in order of names.
@@ -469,7 +515,11 @@ pub(crate) fn all(settings: &Settings) -> Vec<[String; 3]> {
     let fixed = FIXED.iter().map(|(name, value, about)| [name, value, about].map(|text| (*text).to_owned()));
     let own =
         SETTINGS.iter().map(|setting| [setting.name.to_owned(), (setting.show)(settings), setting.about.to_owned()]);
-    let mut all: Vec<[String; 3]> = fixed.chain(own).collect();
+    let taken = ACCEPTED.iter().map(|(name, default)| {
+        let value = settings.custom.get(*name).map_or(*default, String::as_str);
+        [name, value, "accepted and without effect"].map(str::to_owned)
+    });
+    let mut all: Vec<[String; 3]> = fixed.chain(own).chain(taken).collect();
     all.sort_unstable();
     all
 }

@@ -65,6 +65,8 @@ pub(crate) enum Kind {
     /// SET and RESET.
     Set(Box<ast::Statement>),
     Discard(ast::DiscardObject),
+    /// Gives back what no session has here, cursors or channels: done, under this tag.
+    GiveBack(&'static str),
     /// SHOW: the words after it.
     Show(Vec<String>),
     Prepare {
@@ -340,6 +342,8 @@ fn classify(statement: ast::Statement) -> Result<Kind> {
         Sql::Deallocate { name, .. } => Kind::Deallocate(identifier(&name)),
         Sql::Set(ast::Set::SetTransaction { modes, snapshot: None, session: false }) => Kind::SetTransaction(modes),
         Sql::Discard { object_type } => Kind::Discard(object_type),
+        Sql::Close { cursor: ast::CloseCursor::All } => Kind::GiveBack("CLOSE CURSOR ALL"),
+        Sql::UNLISTEN { channel } if channel.value == "*" => Kind::GiveBack("UNLISTEN"),
         Sql::Set(_) | Sql::Reset { .. } => Kind::Set(Box::new(statement)),
         other => {
             let text = other.to_string();

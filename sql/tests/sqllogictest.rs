@@ -3,8 +3,8 @@
 //!
 //! A placement moves rows after every statement that wrote some, so the same file proves that answers do not depend on
 //! where rows lie: in memtables, in runs, in segments, or half of them converted. Errors are matched against SQLSTATE,
-//! message, detail and hint together. Values in files under `types` are shown as PostgreSQL shows them, elsewhere as Arrow
-//! does.
+//! message, detail and hint together. Values in files under `types` and `clients` are shown as PostgreSQL shows them,
+//! elsewhere as Arrow does.
 
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
@@ -87,12 +87,14 @@ async fn rows(rows: Rows, as_text: bool) -> Result<Vec<Vec<String>>, strata_sql:
         for row in 0..batch.num_rows() {
             let cells = columns.iter().zip(batch.columns()).map(|(column, array)| {
                 let mut text = String::new();
-                if as_text && !array.is_null(row) {
+                // Arrays of no type have no NULLs of their own.
+                let is_null = array.is_null(row) || *array.data_type() == arrow::datatypes::DataType::Null;
+                if as_text && !is_null {
                     write_text(array, row, &mut text).unwrap();
                 } else {
-                    text = column.value(row).to_string();
+                    text = if is_null { "NULL".to_owned() } else { column.value(row).to_string() };
                 }
-                if text.is_empty() && !array.is_null(row) { "(empty)".to_owned() } else { text }
+                if text.is_empty() && !is_null { "(empty)".to_owned() } else { text }
             });
             texts.push(cells.collect());
         }
@@ -155,7 +157,7 @@ fn run(placement: Placement) {
             EngineOptions { background: Background::Manual, target_partitions: 2, ..EngineOptions::default() };
         let engine = Engine::open_in_memory(options).unwrap();
         let writes = Arc::new(Mutex::new(0));
-        let as_text = file.components().any(|part| part.as_os_str() == "types");
+        let as_text = file.components().any(|part| part.as_os_str() == "types" || part.as_os_str() == "clients");
         let mut runner = Runner::new(|| {
             let (engine, writes) = (engine.clone(), Arc::clone(&writes));
             async move {

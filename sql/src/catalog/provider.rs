@@ -25,7 +25,7 @@ use crate::embed::EmbeddedTable;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::expr::spelling::respell;
-use crate::pg_catalog::{self, ALL_COLUMNS, PG_SCHEMA, ViewColumns};
+use crate::pg_catalog::{self, ALL_COLUMNS, PG_SCHEMA, Scope, ViewColumns};
 use crate::statement::parse_own;
 use crate::system;
 
@@ -91,7 +91,8 @@ impl Names {
         state.register_catalog_list(Arc::new(Catalogs(self.at_home())));
         let mut query = parse_own(&view.query)?;
         if pg_catalog::respell(&mut query) {
-            pg_catalog::functions::register(&mut state, &self.load()?.0)?;
+            let (catalog, snapshot) = self.load()?;
+            pg_catalog::functions::register(&mut state, &catalog, &snapshot)?;
         }
         as_of::bind(self.engine(), self.engine().base_state(), &self.load()?.1, &mut query).await?;
         respell(&mut query)?;
@@ -314,7 +315,8 @@ impl SchemaProvider for PgTables {
                 columns.extend(provider.map(|provider| (name, provider.schema())));
             }
         }
-        Ok(pg_catalog::table(name, &catalog, &columns)?)
+        let scope = Scope { engine: self.0.engine(), catalog: &catalog, snapshot: &snapshot, views: &columns };
+        Ok(pg_catalog::table(name, &scope)?)
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {

@@ -117,7 +117,12 @@ pub(super) fn referred_name(parent: &Table, columns: &[u32]) -> Option<String> {
 
 /// Numbers of the columns that a check looks at.
 pub(super) fn checked_columns(table: &Table, check: &Constraint) -> Vec<u32> {
-    let Some(expr) = check.condition.as_deref().and_then(|text| parse_expression(text).ok()) else { return Vec::new() };
+    check.condition.as_deref().map(|text| columns_in(table, text)).unwrap_or_default()
+}
+
+/// Numbers of the columns in an expression.
+fn columns_in(table: &Table, text: &str) -> Vec<u32> {
+    let Ok(expr) = parse_expression(text) else { return Vec::new() };
     let mut found = Vec::new();
     let _ = ast::visit_expressions(&expr, |part: &ast::Expr| {
         if let ast::Expr::Identifier(ident) = part
@@ -161,7 +166,10 @@ fn constraint_row(catalog: &Catalog, table: &Table, constraint: Constraint) -> V
     let parent = parent.map_or(0, |parent| oids::table(parent));
     let (on_update, on_delete) =
         foreign.as_ref().map_or((" ", " "), |key| (letter(key.on_update), letter(key.on_delete)));
-    let own = if columns.is_empty() { None } else { Some(key) };
+    let own = match (&condition, columns.is_empty()) {
+        (Some(text), _) => Some(places(table, &columns_in(table, text))).filter(|places| !places.is_empty()),
+        (None, is_empty) => (!is_empty).then_some(key),
+    };
     row![
         oid,
         name,

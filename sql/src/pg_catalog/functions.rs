@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, StringViewArray, StringViewBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Builder, Int64Array, ListBuilder, StringViewArray, StringViewBuilder,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
@@ -15,11 +15,15 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+use strata_oltp::Snapshot;
 use strata_oltp::commit::Durability;
 
 use super::oids::{self, OWNER, OWNER_NAME};
-use super::{PG_SCHEMA, constraints, relations, types};
-use crate::catalog::{CATALOG_NAME, Catalog};
+use super::statistics::{self, Bytes};
+use super::{PG_SCHEMA, constraints, procedures, relations, types};
+use crate::activity::SessionNumber;
+use crate::catalog::sequence::Sequence;
+use crate::catalog::{CATALOG_NAME, Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA};
 use crate::error::{Error, Result, SqlState};
 use crate::settings::{self, CurrentSettings, Settings};
 use crate::types::is_text;
@@ -31,14 +35,17 @@ enum Gives {
     Bool,
     Number,
     Texts,
+    Numbers,
     /// Text, or an error.
     Setting,
     /// A number for a name, a name for a number.
     Other,
+    /// A number for a name or a number, of the kind that the first argument says.
+    Lookup,
 }
 
 /// The functions, in order of their names.
-const FUNCTIONS: [(&str, Gives); 52] = [
+const FUNCTIONS: [(&str, Gives); 89] = [
     ("col_description", Gives::Text),
     ("current_catalog", Gives::Text),
     ("current_database", Gives::Text),
@@ -47,6 +54,7 @@ const FUNCTIONS: [(&str, Gives); 52] = [
     ("current_schemas", Gives::Texts),
     ("current_setting", Gives::Setting),
     ("current_user", Gives::Text),
+    ("format", Gives::Text),
     ("format_type", Gives::Text),
     ("getdatabaseencoding", Gives::Text),
     ("has_any_column_privilege", Gives::Bool),
@@ -58,36 +66,72 @@ const FUNCTIONS: [(&str, Gives); 52] = [
     ("has_table_privilege", Gives::Bool),
     ("has_tablespace_privilege", Gives::Bool),
     ("has_type_privilege", Gives::Bool),
+    ("inet_client_addr", Gives::Text),
+    ("inet_client_port", Gives::Number),
+    ("inet_server_addr", Gives::Text),
+    ("inet_server_port", Gives::Number),
     ("obj_description", Gives::Text),
+    ("pg_advisory_unlock_all", Gives::Text),
     ("pg_backend_pid", Gives::Number),
+    ("pg_blocking_pids", Gives::Numbers),
+    ("pg_client_encoding", Gives::Text),
+    ("pg_collation_is_visible", Gives::Bool),
     ("pg_column_default_", Gives::Text),
+    ("pg_column_is_updatable", Gives::Bool),
+    ("pg_conversion_is_visible", Gives::Bool),
+    ("pg_database_size", Gives::Number),
     ("pg_encoding_to_char", Gives::Text),
     ("pg_function_is_visible", Gives::Bool),
     ("pg_get_constraintdef", Gives::Text),
     ("pg_get_expr", Gives::Text),
+    ("pg_get_function_arguments", Gives::Text),
+    ("pg_get_function_identity_arguments", Gives::Text),
+    ("pg_get_function_result", Gives::Text),
+    ("pg_get_functiondef", Gives::Text),
     ("pg_get_indexdef", Gives::Text),
     ("pg_get_partkeydef", Gives::Text),
+    ("pg_get_ruledef", Gives::Text),
     ("pg_get_serial_sequence", Gives::Text),
     ("pg_get_statisticsobjdef_columns", Gives::Text),
     ("pg_get_triggerdef", Gives::Text),
     ("pg_get_userbyid", Gives::Text),
     ("pg_get_viewdef", Gives::Text),
+    ("pg_has_role", Gives::Bool),
+    ("pg_indexes_size", Gives::Number),
     ("pg_is_in_recovery", Gives::Bool),
+    ("pg_is_other_temp_schema", Gives::Bool),
     ("pg_my_temp_schema", Gives::Number),
+    ("pg_opclass_is_visible", Gives::Bool),
+    ("pg_operator_is_visible", Gives::Bool),
+    ("pg_opfamily_is_visible", Gives::Bool),
     ("pg_partition_ancestors", Gives::Number),
     ("pg_relation_is_publishable", Gives::Bool),
+    ("pg_relation_is_updatable", Gives::Number),
+    ("pg_relation_size", Gives::Number),
+    ("pg_size_pretty", Gives::Text),
+    ("pg_stat_get_numscans", Gives::Number),
     ("pg_table_is_visible", Gives::Bool),
+    ("pg_table_size", Gives::Number),
+    ("pg_tablespace_location", Gives::Text),
+    ("pg_tablespace_size", Gives::Number),
+    ("pg_total_relation_size", Gives::Number),
     ("pg_type_is_visible", Gives::Bool),
     ("quote_ident", Gives::Text),
+    ("quote_literal", Gives::Text),
+    ("quote_nullable", Gives::Text),
+    ("reg_oid_", Gives::Lookup),
     ("regclass", Gives::Other),
     ("regnamespace", Gives::Other),
     ("regproc", Gives::Other),
     ("regrole", Gives::Other),
     ("regtype", Gives::Other),
+    ("row_security_active", Gives::Bool),
     ("session_user", Gives::Text),
     ("shobj_description", Gives::Text),
     ("to_regclass", Gives::Number),
     ("to_regnamespace", Gives::Number),
+    ("to_regproc", Gives::Number),
+    ("to_regrole", Gives::Number),
     ("to_regtype", Gives::Number),
     ("txid_current_if_assigned", Gives::Number),
     ("version", Gives::Text),
@@ -102,13 +146,15 @@ pub(crate) fn is_known(name: &str) -> bool {
 ///
 /// # Errors
 /// None today.
-pub(crate) fn register(state: &mut SessionState, catalog: &Arc<Catalog>) -> Result<()> {
+pub(crate) fn register(state: &mut SessionState, catalog: &Arc<Catalog>, snapshot: &Snapshot) -> Result<()> {
     let settings = state.config().get_extension::<CurrentSettings>();
+    let session = state.config().get_extension::<SessionNumber>().map(|number| i64::from(number.0));
+    let seen = Arc::new(Seen { snapshot: snapshot.clone(), settings, session });
     for (name, gives) in FUNCTIONS {
         let any = vec![TypeSignature::Nullary, TypeSignature::VariadicAny];
         let signature = Signature::new(TypeSignature::OneOf(any), Volatility::Stable);
-        let settings = settings.clone();
-        let function = CatalogFunction { name, gives, catalog: Arc::clone(catalog), settings, signature };
+        let (catalog, seen) = (Arc::clone(catalog), Arc::clone(&seen));
+        let function = CatalogFunction { name, gives, catalog, seen, signature };
         state.register_udf(Arc::new(ScalarUDF::from(function)))?;
     }
     Ok(())
@@ -119,8 +165,21 @@ struct CatalogFunction {
     name: &'static str,
     gives: Gives,
     catalog: Arc<Catalog>,
-    settings: Option<Arc<CurrentSettings>>,
+    seen: Arc<Seen>,
     signature: Signature,
+}
+
+/// What the statement sees besides the catalog.
+struct Seen {
+    snapshot: Snapshot,
+    settings: Option<Arc<CurrentSettings>>,
+    session: Option<i64>,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seen").field("session", &self.session).finish_non_exhaustive()
+    }
 }
 
 /// Two of them are the same function if they read the same catalog.
@@ -182,7 +241,8 @@ impl CatalogFunction {
                 let (relation, column) = (row.number(0)?, row.number(1)?);
                 let table = catalog.tables().find(|table| oids::table(table) == relation)?;
                 let at = usize::try_from(column - 1).ok().filter(|at| *at < table.columns().len())?;
-                table.rules.defaults.get(&table.column_id(at)).cloned()
+                let id = table.column_id(at);
+                relations::default_of(table, id)
             }
             "pg_get_indexdef" => relations::index_definition(catalog, row.number(0)?, row.number(1).unwrap_or(0)),
             "pg_get_constraintdef" => constraints::definition(catalog, row.number(0)?),
@@ -199,9 +259,24 @@ impl CatalogFunction {
                 let name = catalog.locate(&name_parts(&row.text(0)?)).ok()?;
                 let table = catalog.find(&name)?;
                 let id = table.column_id(table.column_position(&row.text(1)?).ok()?);
-                let found = table.rules.identities.contains_key(&id).then(|| table.sequence_name(id))?;
+                let owned = |sequence: &&Arc<Sequence>| {
+                    sequence.shape.owner.is_some_and(|owner| owner.table == table.id().0 && owner.column == id)
+                };
+                let found = match table.rules.identities.contains_key(&id) {
+                    true => table.sequence_name(id),
+                    false => catalog.sequences().find(owned)?.name.table.clone(),
+                };
                 Some(format!("{}.{}", constraints::quoted(&name.schema), constraints::quoted(&found)))
             }
+            "pg_get_function_result" => procedures::result(row.number(0)?),
+            "pg_get_function_arguments" | "pg_get_function_identity_arguments" => procedures::arguments(row.number(0)?),
+            "format" => formatted(row),
+            "pg_size_pretty" => row.number(0).map(pretty),
+            // There are no advisory locks to give back.
+            "pg_tablespace_location" | "pg_advisory_unlock_all" => Some(String::new()),
+            "pg_client_encoding" => Some("UTF8".to_owned()),
+            "quote_literal" => row.text(0).map(|text| literal(&text)),
+            "quote_nullable" => Some(row.text(0).map_or_else(|| "NULL".to_owned(), |text| literal(&text))),
             "quote_ident" => row.text(0).map(|name| constraints::quoted(&name)),
             _ => None,
         }
@@ -211,7 +286,10 @@ impl CatalogFunction {
         match self.name {
             "pg_table_is_visible" => oids::name_of(&self.catalog, row.number(0)?)
                 .map(|name| name.schema == PG_SCHEMA || self.catalog.is_visible(&name)),
-            "pg_is_in_recovery" | "pg_relation_is_publishable" => Some(false),
+            "pg_is_in_recovery" | "pg_relation_is_publishable" | "pg_is_other_temp_schema" | "row_security_active" => {
+                Some(false)
+            }
+            "pg_column_is_updatable" => Some(self.is_table(self.relation_of(row, 0)?)),
             // There is one role, and it may do everything.
             _ => Some(true),
         }
@@ -223,7 +301,20 @@ impl CatalogFunction {
 
     fn number(&self, row: &Row<'_>) -> Option<i64> {
         match self.name {
-            "pg_backend_pid" => Some(i64::from(std::process::id())),
+            "pg_backend_pid" => Some(self.seen.session.unwrap_or_else(|| i64::from(std::process::id()))),
+            "pg_relation_size" | "pg_table_size" => self.bytes(row, Bytes::Rows),
+            "pg_indexes_size" => self.bytes(row, Bytes::Indexes),
+            "pg_total_relation_size" => self.bytes(row, Bytes::All),
+            "pg_database_size" | "pg_tablespace_size" => {
+                Some(statistics::database_bytes(&self.catalog, &self.seen.snapshot))
+            }
+            // INSERT, UPDATE and DELETE: 4, 8 and 16.
+            "pg_relation_is_updatable" => {
+                let oid = self.relation_of(row, 0)?;
+                Some(if self.is_table(oid) { 4 + 8 + 16 } else { 0 })
+            }
+            "to_regproc" => procedures::oid(&name_parts(&row.text(0)?).pop()?),
+            "to_regrole" => (row.text(0)? == OWNER_NAME).then_some(OWNER),
             "pg_my_temp_schema" => Some(0),
             "to_regclass" => self.relation(&row.text(0)?),
             "to_regtype" => types::oid(&row.text(0)?),
@@ -232,19 +323,35 @@ impl CatalogFunction {
         }
     }
 
+    /// The number of the relation that an argument names or is the number of.
+    fn relation_of(&self, row: &Row<'_>, argument: usize) -> Option<i64> {
+        if row.is_text(argument) { self.relation(&row.text(argument)?) } else { row.number(argument) }
+    }
+
+    fn is_table(&self, oid: i64) -> bool {
+        self.catalog.tables().any(|table| oids::table(table) == oid)
+    }
+
+    fn bytes(&self, row: &Row<'_>, wanted: Bytes) -> Option<i64> {
+        statistics::bytes(&self.catalog, &self.seen.snapshot, self.relation_of(row, 0)?, wanted)
+    }
+
     fn schema(&self, name: &str) -> Option<i64> {
         let name = name_parts(name).pop()?;
         let known = self.catalog.schema_names().any(|known| known == name);
-        (known || name == PG_SCHEMA || name == crate::catalog::INFORMATION_SCHEMA).then(|| oids::schema(&name))
+        (known || name == PG_SCHEMA || name == INFORMATION_SCHEMA).then(|| oids::schema(&name))
     }
 
     /// `'t'::regclass`, which must exist, and the like.
-    fn oid(&self, row: &Row<'_>) -> Result<Option<i64>> {
-        let Some(name) = row.text(0) else { return Ok(None) };
+    fn oid(&self, kind: &str, name: Option<String>) -> Result<Option<i64>> {
+        let Some(name) = name else { return Ok(None) };
         if let Ok(oid) = name.parse() {
             return Ok(Some(oid));
         }
-        let (found, error) = match self.name {
+        if name == "-" {
+            return Ok(Some(0));
+        }
+        let (found, error) = match kind {
             "regclass" => (self.relation(&name), Error::undefined_table(&name, [])),
             "regtype" => {
                 (types::oid(&name), Error::new(SqlState::UndefinedObject, format!("type {name} does not exist")))
@@ -254,7 +361,11 @@ impl CatalogFunction {
                 (name == OWNER_NAME).then_some(OWNER),
                 Error::new(SqlState::UndefinedObject, format!("role {name} does not exist")),
             ),
-            _ => (None, Error::unsupported(format!("{name} as {}", self.name))),
+            "regproc" => (
+                name_parts(&name).pop().and_then(|name| procedures::oid(&name)),
+                Error::new(SqlState::UndefinedFunction, format!("function {name} does not exist")),
+            ),
+            _ => (None, Error::unsupported(format!("{name} as {kind}"))),
         };
         found.map(Some).ok_or(error)
     }
@@ -262,7 +373,7 @@ impl CatalogFunction {
     /// `current_setting`.
     fn setting(&self, row: &Row<'_>) -> Result<Option<String>> {
         let Some(name) = row.text(0) else { return Ok(None) };
-        let current = self.settings.as_ref().map(|settings| settings.get());
+        let current = self.seen.settings.as_ref().map(|settings| settings.get());
         let current = current.unwrap_or_else(|| Arc::new(Settings::new(Durability::Durable)));
         match settings::show(&current, &name.to_lowercase()) {
             Err(_) if row.text(1).as_deref() == Some("true") => Ok(None),
@@ -274,7 +385,12 @@ impl CatalogFunction {
         let found = match self.name {
             "regclass" => oids::name_of(&self.catalog, oid).map(|name| relations::shown_name(&self.catalog, &name)),
             "regtype" => return types::name(oid, None),
-            "regnamespace" => self.catalog.schema_names().find(|name| oids::schema(name) == oid).map(str::to_owned),
+            "regproc" => procedures::find(oid).map(|procedure| procedure.name.to_owned()),
+            "regnamespace" => {
+                let system = [PG_SCHEMA, INFORMATION_SCHEMA, SYSTEM_SCHEMA];
+                let mut names = self.catalog.schema_names().chain(system);
+                names.find(|name| oids::schema(name) == oid).map(str::to_owned)
+            }
             "regrole" => (oid == OWNER).then(|| OWNER_NAME.to_owned()),
             _ => None,
         };
@@ -286,6 +402,60 @@ impl CatalogFunction {
         let all = row.text(0).is_none_or(|text| text == "true");
         all.then_some(PG_SCHEMA).into_iter().chain(self.catalog.path_schemas()).collect()
     }
+}
+
+/// Text as a constant.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+/// `format`: `%s`, `%I` and `%L` of the arguments in turn, or of one by its place, `%2$s`.
+fn formatted(row: &Row<'_>) -> Option<String> {
+    let template = row.text(0)?;
+    let (mut out, mut rest, mut next) = (String::new(), template.as_str(), 1);
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (place, after) = match (after[..digits].parse::<usize>(), after[digits..].strip_prefix('$')) {
+            (Ok(place), Some(after)) => (Some(place), after),
+            _ => (None, after),
+        };
+        let kind = after.chars().next()?;
+        rest = &after[kind.len_utf8()..];
+        if kind == '%' {
+            out.push('%');
+            continue;
+        }
+        let at = place.unwrap_or(next);
+        next = at + 1;
+        let value = row.text(at);
+        match kind {
+            's' => out.push_str(&value.unwrap_or_default()),
+            'I' => out.push_str(&constraints::quoted(&value?)),
+            'L' => out.push_str(&value.map_or_else(|| "NULL".to_owned(), |value| literal(&value))),
+            _ => return None,
+        }
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Bytes as people read them, in PostgreSQL's way: up to 10,239 of a unit, then in the next one, rounded.
+fn pretty(bytes: i64) -> String {
+    let half_away = |value: i64, divisor: i64| {
+        let half = if value < 0 { -divisor / 2 } else { divisor / 2 };
+        value.saturating_add(half) / divisor
+    };
+    let mut divisor = 1_i64;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        let value = half_away(bytes, divisor);
+        if value.abs() < 10 * 1024 {
+            return format!("{value} {unit}");
+        }
+        divisor *= 1024;
+    }
+    format!("{} TB", half_away(bytes, divisor))
 }
 
 /// Parts of a name as SQL reads it.
@@ -310,7 +480,8 @@ impl ScalarUDFImpl for CatalogFunction {
         Ok(match self.gives {
             Gives::Text | Gives::Setting => DataType::Utf8View,
             Gives::Bool => DataType::Boolean,
-            Gives::Number => DataType::Int64,
+            Gives::Number | Gives::Lookup => DataType::Int64,
+            Gives::Numbers => DataType::new_list(DataType::Int32, true),
             Gives::Texts => DataType::new_list(DataType::Utf8View, true),
             Gives::Other if arguments.first().is_some_and(is_text) => DataType::Int64,
             Gives::Other => DataType::Utf8View,
@@ -325,6 +496,15 @@ impl ScalarUDFImpl for CatalogFunction {
             Gives::Setting => Arc::new(rows().map(|row| self.setting(&row)).collect::<Result<StringViewArray>>()?),
             Gives::Bool => Arc::new(rows().map(|row| self.bool(&row)).collect::<BooleanArray>()),
             Gives::Number => Arc::new(rows().map(|row| self.number(&row)).collect::<Int64Array>()),
+            Gives::Lookup => {
+                let oid = |row: Row<'_>| self.oid(&row.text(0).unwrap_or_default(), row.text(1));
+                Arc::new(rows().map(oid).collect::<Result<Int64Array>>()?)
+            }
+            Gives::Numbers => {
+                let mut lists = ListBuilder::new(Int32Builder::new());
+                rows().for_each(|_| lists.append(true));
+                Arc::new(lists.finish())
+            }
             Gives::Texts => {
                 let mut lists = ListBuilder::new(StringViewBuilder::new());
                 for row in rows() {
@@ -334,7 +514,8 @@ impl ScalarUDFImpl for CatalogFunction {
                 Arc::new(lists.finish())
             }
             Gives::Other if arguments.first().is_some_and(|array| is_text(array.data_type())) => {
-                Arc::new(rows().map(|row| self.oid(&row)).collect::<Result<Int64Array>>()?)
+                let oid = |row: Row<'_>| self.oid(self.name, row.text(0));
+                Arc::new(rows().map(oid).collect::<Result<Int64Array>>()?)
             }
             Gives::Other => {
                 let name = |row: Row<'_>| row.number(0).map(|oid| self.name_of(oid));

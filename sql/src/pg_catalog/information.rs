@@ -11,7 +11,7 @@ use super::constraints::{self, Constraint};
 use super::oids::{self, OWNER_NAME};
 use super::relations::{self, places};
 use super::sheet::{Cell, Columns, Kind, Sheet, row};
-use super::{PG_SCHEMA, ViewColumns, types};
+use super::{PG_SCHEMA, ViewColumns, privileges, sequences as numbering, types};
 use crate::catalog::table::Action;
 use crate::catalog::{CATALOG_NAME, Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName};
 use crate::system;
@@ -19,16 +19,27 @@ use crate::system;
 const NONE: Option<String> = None;
 
 /// The tables, in order of their names; others are DataFusion's.
-pub(super) const TABLES: [&str; 10] = [
+pub(super) const TABLES: [&str; 21] = [
     "check_constraints",
+    "column_privileges",
     "columns",
     "constraint_column_usage",
+    "constraint_table_usage",
+    "domains",
+    "element_types",
+    "enabled_roles",
+    "information_schema_catalog_name",
     "key_column_usage",
     "referential_constraints",
+    "role_column_grants",
+    "role_table_grants",
+    "routines",
     "schemata",
     "sequences",
     "table_constraints",
+    "table_privileges",
     "tables",
+    "triggers",
     "views",
 ];
 
@@ -36,14 +47,23 @@ pub(super) const TABLES: [&str; 10] = [
 pub(super) fn sheet(name: &str, catalog: &Catalog, views: &ViewColumns) -> Option<Sheet> {
     Some(match name {
         "check_constraints" => checks(catalog),
+        "column_privileges" | "role_column_grants" => privileges::of_columns(catalog, views),
         "columns" => columns(catalog, views),
         "constraint_column_usage" => usage(catalog),
+        "constraint_table_usage" => privileges::constraint_tables(catalog),
+        "domains" => privileges::domains(),
+        "element_types" => privileges::elements(catalog),
+        "enabled_roles" => privileges::roles(),
+        "information_schema_catalog_name" => privileges::catalog_name(),
         "key_column_usage" => keys(catalog),
         "referential_constraints" => references(catalog),
+        "role_table_grants" | "table_privileges" => privileges::of_tables(catalog, views),
+        "routines" => privileges::routines(),
         "schemata" => schemata(catalog),
         "sequences" => sequences(catalog),
         "table_constraints" => constraints(catalog),
         "tables" => tables(catalog),
+        "triggers" => privileges::triggers(),
         "views" => views_of(catalog),
         _ => return None,
     })
@@ -200,7 +220,7 @@ impl Column<'_> {
         let chars = limit.map(i64::from);
         let octets = chars.map(|chars| chars * 4).or_else(|| (ty == 25).then_some(1 << 30));
         let id = table.map(|table| table.column_id(place - 1));
-        let default = id.zip(*table).and_then(|(id, table)| table.rules.defaults.get(&id).cloned());
+        let default = id.zip(*table).and_then(|(id, table)| relations::default_of(table, id));
         let identity = id.zip(*table).and_then(|(id, table)| table.rules.identities.get(&id));
         let shape = identity.map(|identity| &identity.sequence);
         let generation = identity.map(|identity| if identity.is_always { "ALWAYS" } else { "BY DEFAULT" });
@@ -242,7 +262,7 @@ impl Column<'_> {
             "NO",
             yes(identity.is_some()),
             generation,
-            shape.map(|shape| shape.start.to_string()),
+            shape.map(|shape| shape.declared_start().to_string()),
             shape.map(|shape| shape.increment.to_string()),
             shape.map(|shape| shape.max.to_string()),
             shape.map(|shape| shape.min.to_string()),
@@ -493,7 +513,7 @@ fn sequences(catalog: &Catalog) -> Sheet {
     let mut sheet = Sheet::new(COLUMNS);
     for sequence in catalog.sequences() {
         let (TableName { schema, table }, shape) = (&sequence.name, &sequence.shape);
-        let ty = relations::type_of(shape);
+        let ty = numbering::type_of(shape);
         sheet.push(row![
             CATALOG_NAME,
             schema.as_str(),
@@ -502,7 +522,7 @@ fn sequences(catalog: &Catalog) -> Sheet {
             types::length(ty) * 8,
             2,
             0,
-            shape.start.to_string(),
+            shape.declared_start().to_string(),
             shape.min.to_string(),
             shape.max.to_string(),
             shape.increment.to_string(),

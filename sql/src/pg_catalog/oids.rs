@@ -8,7 +8,7 @@
 
 use std::hash::Hasher;
 
-use crate::catalog::sequence::Sequence;
+use crate::catalog::sequence::SequenceShape;
 use crate::catalog::{Catalog, DEFAULT_SCHEMA, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName};
 
 use super::PG_SCHEMA;
@@ -25,17 +25,39 @@ const FIRST_KEY: i64 = 1 << 30;
 const FIRST_NAMED: i64 = 1 << 29;
 
 /// Tables of PostgreSQL that clients name by `::regclass`.
-const KNOWN_CLASSES: [(&str, i64); 10] = [
+const KNOWN_CLASSES: [(&str, i64); 32] = [
+    ("pg_tablespace", 1213),
     ("pg_type", 1247),
     ("pg_attribute", 1249),
     ("pg_proc", 1255),
     ("pg_class", 1259),
     ("pg_authid", 1260),
     ("pg_database", 1262),
+    ("pg_foreign_server", 1417),
+    ("pg_sequence", 2224),
+    ("pg_foreign_data_wrapper", 2328),
+    ("pg_am", 2601),
     ("pg_attrdef", 2604),
+    ("pg_cast", 2605),
     ("pg_constraint", 2606),
+    ("pg_depend", 2608),
+    ("pg_description", 2609),
     ("pg_index", 2610),
+    ("pg_inherits", 2611),
+    ("pg_language", 2612),
     ("pg_namespace", 2615),
+    ("pg_opclass", 2616),
+    ("pg_operator", 2617),
+    ("pg_rewrite", 2618),
+    ("pg_trigger", 2620),
+    ("pg_extension", 3079),
+    ("pg_policy", 3256),
+    ("pg_collation", 3456),
+    ("pg_event_trigger", 3466),
+    ("pg_enum", 3501),
+    ("pg_range", 3541),
+    ("pg_statistic_ext", 3381),
+    ("pg_publication", 6104),
 ];
 
 /// FNV-1a: small, and the same on every machine and in every version.
@@ -84,8 +106,8 @@ pub(super) fn key_index(table: &Table) -> i64 {
     FIRST_KEY + i64::from(table.id().0)
 }
 
-pub(super) fn sequence(sequence: &Sequence) -> i64 {
-    storage(sequence.shape.counter)
+pub(super) fn sequence(shape: &SequenceShape) -> i64 {
+    storage(shape.counter)
 }
 
 pub(super) fn view(name: &TableName) -> i64 {
@@ -115,8 +137,8 @@ pub(super) fn relation(catalog: &Catalog, parts: &[String]) -> Option<i64> {
     if catalog.find_view(&name).is_some() {
         return Some(view(&name));
     }
-    if let Some(found) = catalog.find_sequence(&name) {
-        return Some(sequence(found));
+    if let Ok((_, Some(shape))) = catalog.numbering(parts) {
+        return Some(sequence(&shape));
     }
     if let Some((_, index)) = catalog.find_index(&name) {
         return Some(storage(index.id));
@@ -138,10 +160,13 @@ pub(super) fn name_of(catalog: &Catalog, oid: i64) -> Option<TableName> {
         if key_index(found) == oid && !found.has_hidden_key() {
             return within(found.key_name());
         }
+        if let Some((id, _)) = found.rules.identities.iter().find(|(_, known)| sequence(&known.sequence) == oid) {
+            return within(found.sequence_name(*id));
+        }
         if let Some(index) = found.rules.indexes.iter().find(|index| storage(index.id) == oid) {
             return within(index.name.clone());
         }
     }
-    let sequence = catalog.sequences().find(|found| sequence(found) == oid).map(|found| found.name.clone());
+    let sequence = catalog.sequences().find(|found| sequence(&found.shape) == oid).map(|found| found.name.clone());
     sequence.or_else(|| catalog.views().find(|found| view(&found.name) == oid).map(|found| found.name.clone()))
 }

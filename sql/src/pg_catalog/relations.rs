@@ -9,9 +9,8 @@ use arrow::datatypes::Field;
 use super::constraints::{self, quoted, quoted_name};
 use super::oids::{self, OWNER, OWNER_NAME};
 use super::sheet::{Cell, Columns, Kind, Sheet, row};
-use super::{PG_SCHEMA, ViewColumns, types};
+use super::{PG_SCHEMA, Scope, ViewColumns, expressions, sequences, server, statistics, types};
 use crate::catalog::index::Index;
-use crate::catalog::sequence::SequenceShape;
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableName};
 
 const NONE: Option<String> = None;
@@ -74,11 +73,14 @@ struct Class<'a> {
     has_index: bool,
     /// Foreign keys are triggers in PostgreSQL.
     has_triggers: bool,
+    /// Pages of 8 KiB, and rows; not known of what has none.
+    size: Option<(i64, i64)>,
 }
 
 impl Class<'_> {
     fn row(self) -> Vec<Cell> {
         let (file, columns, checks) = (self.oid, self.columns as i64, self.checks as i64);
+        let (pages, rows) = self.size.unwrap_or((0, if self.kind == "S" { 1 } else { 0 }));
         let identity = if matches!(self.kind, "r") { "d" } else { "n" };
         row![
             self.oid,
@@ -90,8 +92,8 @@ impl Class<'_> {
             self.access,
             file,
             0,
-            0,
-            -1,
+            pages,
+            rows,
             0,
             0,
             self.has_index,
@@ -118,12 +120,14 @@ impl Class<'_> {
     }
 }
 
-pub(super) fn classes(catalog: &Catalog, views: &ViewColumns) -> Sheet {
+pub(super) fn classes(scope: &Scope<'_>) -> Sheet {
+    let (catalog, views) = (scope.catalog, scope.views);
     let mut sheet = Sheet::new(CLASS);
     let plain = |oid, name: &str, kind, columns| (oid, name.to_owned(), kind, columns);
     for table in catalog.tables() {
         let rules = &table.rules;
         let is_parent = catalog.referring_to(table.id()).next().is_some();
+        let size = statistics::of(scope.snapshot, table);
         sheet.push(
             Class {
                 oid: oids::table(table),
@@ -135,6 +139,7 @@ pub(super) fn classes(catalog: &Catalog, views: &ViewColumns) -> Sheet {
                 checks: rules.checks.len(),
                 has_index: !table.has_hidden_key() || !rules.indexes.is_empty(),
                 has_triggers: is_parent || !rules.foreign_keys.is_empty(),
+                size: Some((size.pages(), size.live_rows)),
             }
             .row(),
         );
@@ -152,6 +157,7 @@ pub(super) fn classes(catalog: &Catalog, views: &ViewColumns) -> Sheet {
                 checks: 0,
                 has_index: false,
                 has_triggers: false,
+                size: Some((1, size.live_rows)),
             };
             sheet.push(class.row());
         }
@@ -160,12 +166,13 @@ pub(super) fn classes(catalog: &Catalog, views: &ViewColumns) -> Sheet {
         let columns = views.get(&view.name).map_or(0, |schema| schema.fields().len());
         (&view.name, plain(oids::view(&view.name), &view.name.table, "v", columns))
     });
-    let sequences =
-        catalog.sequences().map(|found| (&found.name, plain(oids::sequence(found), &found.name.table, "S", 3)));
+    let views = views.map(|(name, class)| (name.clone(), class));
+    let sequences = sequences::all(catalog);
+    let sequences = sequences.iter().map(|found| (found.name.clone(), plain(found.oid(), &found.name.table, "S", 3)));
     for (full, (oid, name, kind, columns)) in views.chain(sequences) {
         let schema = &full.schema;
-        let class =
-            Class { oid, name, schema, access: 0, kind, columns, checks: 0, has_index: false, has_triggers: false };
+        let (access, checks, has_index, has_triggers) = (0, 0, false, false);
+        let class = Class { oid, name, schema, access, kind, columns, checks, has_index, has_triggers, size: None };
         sheet.push(class.row());
     }
     sheet
@@ -232,8 +239,8 @@ pub(super) fn indexes(catalog: &Catalog) -> Sheet {
         ("indislive", Kind::Bool),
         ("indisreplident", Kind::Bool),
         ("indkey", Kind::Int2s),
-        ("indcollation", Kind::Text),
-        ("indclass", Kind::Text),
+        ("indcollation", Kind::Oids),
+        ("indclass", Kind::Oids),
         ("indoption", Kind::Int2s),
         ("indexprs", Kind::Text),
         ("indpred", Kind::Text),
@@ -243,6 +250,7 @@ pub(super) fn indexes(catalog: &Catalog) -> Sheet {
         for index in indexes_of(table) {
             let count = index.columns.len() as i64;
             let options = vec![0_i64; index.columns.len()];
+            let (collations, classes) = classes_of(table, &index.columns);
             sheet.push(row![
                 index.oid,
                 oids::table(table),
@@ -260,8 +268,8 @@ pub(super) fn indexes(catalog: &Catalog) -> Sheet {
                 true,
                 false,
                 places(table, &index.columns),
-                NONE,
-                NONE,
+                collations,
+                classes,
                 options,
                 NONE,
                 NONE
@@ -269,6 +277,17 @@ pub(super) fn indexes(catalog: &Catalog) -> Sheet {
         }
     }
     sheet
+}
+
+/// Collations of an index's columns, and the operator classes that they are sorted by.
+fn classes_of(table: &Table, columns: &[u32]) -> (Vec<i64>, Vec<i64>) {
+    let column = |id: &u32| {
+        let position = table.position_of(*id).ok()?;
+        Some(types::of(&table.columns()[position].field, None).0)
+    };
+    let types: Vec<i64> = columns.iter().map(|id| column(id).unwrap_or(0)).collect();
+    let collation = |oid: &i64| types::find(*oid).map_or(0, |ty| ty.collation);
+    (types.iter().map(collation).collect(), types.iter().map(|oid| server::operator_class(*oid)).collect())
 }
 
 const ATTRIBUTE: Columns = &[
@@ -311,6 +330,7 @@ fn attribute(
     let (ty, modifier) = types::of(field, limit);
     let length = types::length(ty);
     let dimensions = i64::from(field.data_type().is_nested());
+    let (is_by_value, alignment, storage) = types::layout(ty);
     row![
         relation,
         field.name().as_str(),
@@ -321,9 +341,9 @@ fn attribute(
         dimensions,
         -1,
         modifier,
-        (1..=8).contains(&length),
-        if length == 8 { "d" } else { "i" },
-        if length == -1 { "x" } else { "p" },
+        is_by_value,
+        alignment,
+        storage,
         "",
         !field.is_nullable(),
         has_default,
@@ -333,7 +353,7 @@ fn attribute(
         false,
         true,
         0,
-        if matches!(ty, 25 | 1043) { 100 } else { 0 },
+        types::find(ty).map_or(0, |ty| ty.collation),
         NONE,
         NONE,
         NONE,
@@ -375,10 +395,23 @@ pub(super) fn defaults(catalog: &Catalog) -> Sheet {
     for table in catalog.tables() {
         for (id, text) in &table.rules.defaults {
             let number = places(table, &[*id])[0];
-            sheet.push(row![oids::default(table, *id), oids::table(table), number, text.as_str()]);
+            let text = shown_default(table, *id, text);
+            sheet.push(row![oids::default(table, *id), oids::table(table), number, text]);
         }
     }
     sheet
+}
+
+/// The default of a column, if it has one, as PostgreSQL prints it.
+pub(super) fn default_of(table: &Table, id: u32) -> Option<String> {
+    table.rules.defaults.get(&id).map(|text| shown_default(table, id, text))
+}
+
+/// `text`, the default of a column, as PostgreSQL prints it.
+fn shown_default(table: &Table, id: u32, text: &str) -> String {
+    let Ok(position) = table.position_of(id) else { return text.to_owned() };
+    let limit = table.chars_max.get(&position).copied();
+    expressions::shown(text, types::of(&table.columns()[position].field, limit).0)
 }
 
 /// Comments, by relation and column; 0 is the relation itself.
@@ -407,76 +440,6 @@ pub(super) fn descriptions(catalog: &Catalog) -> Sheet {
                 sheet.push(row![relation, 1259, column, text]);
             }
         }
-    }
-    sheet
-}
-
-/// The type whose numbers a sequence stays within.
-pub(super) fn type_of(shape: &SequenceShape) -> i64 {
-    match shape.max.max(-shape.min.saturating_add(1)) {
-        limit if limit <= i64::from(i16::MAX) => 21,
-        limit if limit <= i64::from(i32::MAX) => 23,
-        _ => 20,
-    }
-}
-
-pub(super) fn sequences(catalog: &Catalog) -> Sheet {
-    const COLUMNS: Columns = &[
-        ("seqrelid", Kind::Oid),
-        ("seqtypid", Kind::Oid),
-        ("seqstart", Kind::Oid),
-        ("seqincrement", Kind::Oid),
-        ("seqmax", Kind::Oid),
-        ("seqmin", Kind::Oid),
-        ("seqcache", Kind::Oid),
-        ("seqcycle", Kind::Bool),
-    ];
-    let mut sheet = Sheet::new(COLUMNS);
-    for sequence in catalog.sequences() {
-        let shape = &sequence.shape;
-        sheet.push(row![
-            oids::sequence(sequence),
-            type_of(shape),
-            shape.start,
-            shape.increment,
-            shape.max,
-            shape.min,
-            1,
-            shape.is_cycle
-        ]);
-    }
-    sheet
-}
-
-pub(super) fn sequence_texts(catalog: &Catalog) -> Sheet {
-    const COLUMNS: Columns = &[
-        ("schemaname", Kind::Text),
-        ("sequencename", Kind::Text),
-        ("sequenceowner", Kind::Text),
-        ("data_type", Kind::Text),
-        ("start_value", Kind::Oid),
-        ("min_value", Kind::Oid),
-        ("max_value", Kind::Oid),
-        ("increment_by", Kind::Oid),
-        ("cycle", Kind::Bool),
-        ("cache_size", Kind::Oid),
-    ];
-    let mut sheet = Sheet::new(COLUMNS);
-    for sequence in catalog.sequences() {
-        let (name, shape) = (&sequence.name, &sequence.shape);
-        let data_type = types::name(type_of(shape), None);
-        sheet.push(row![
-            name.schema.as_str(),
-            name.table.as_str(),
-            OWNER_NAME,
-            data_type,
-            shape.start,
-            shape.min,
-            shape.max,
-            shape.increment,
-            shape.is_cycle,
-            1
-        ]);
     }
     sheet
 }

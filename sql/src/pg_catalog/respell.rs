@@ -8,10 +8,16 @@
 //! | `x::regclass`, `::regtype`, … | a function: a number for a name, a name for a number |
 //! | `::oid`, `::name`, `::pg_catalog.text`, … | BIGINT, TEXT, the type itself |
 //! | `OPERATOR(pg_catalog.~)`, `COLLATE pg_catalog.default` | `~`, nothing |
+//! | `indkey[0]`, `generate_subscripts(indkey, 1)` | counted from 1, as arrays are here |
+//! | `(information_schema._pg_expandarray(conkey)).n` | a function that returns sets |
+//! | `SELECT indkey`, `SELECT typinput`, in the outermost list | text, as PostgreSQL shows vectors and functions |
 //! | a SELECT from a table that is empty in every database | no rows, its expressions forgotten |
 //! | the default of a column, by a subquery over `pg_attrdef` | a function |
 //!
-//! The last two because the planner cannot run what stands in them: subscripts of vectors, correlated subqueries.
+//! The last two because the planner cannot run what stands in them: subscripts of vectors, correlated subqueries. For the
+//! same reason the base types of domains, of which there are none, are not looked for by recursion.
+//!
+//! A statement may be respelled twice; the second time changes nothing.
 
 use std::ops::ControlFlow;
 
@@ -22,6 +28,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::{PG_SCHEMA, empty, functions, has_table, information};
 use crate::catalog::INFORMATION_SCHEMA;
+use crate::expr::spelling::set_returning::VECTOR_SUBSCRIPTS;
 use crate::statement::{identifier, name_parts, parse_type};
 
 /// Types whose values are numbers of objects, shown by name.
@@ -29,13 +36,84 @@ const REGISTERED: [&str; 5] = ["regclass", "regnamespace", "regproc", "regrole",
 
 /// Respells a statement; whether it needs the functions of the catalog.
 pub(crate) fn respell(statement: &mut ast::Statement) -> bool {
-    let mut respeller = Respeller { needs_functions: false };
+    let is_of_catalog = |name: &ObjectName| match name_parts(name).as_deref() {
+        Ok([table]) => has_table(table),
+        Ok([schema, ..]) => schema == PG_SCHEMA || schema == INFORMATION_SCHEMA,
+        _ => false,
+    };
+    let visited = ast::visit_relations(statement, |name| match is_of_catalog(name) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    let mut respeller = Respeller { needs_functions: false, reads_catalog: visited.is_break() };
     let _ = ast::VisitMut::visit(statement, &mut respeller);
+    if let (ast::Statement::Query(query), true) = (statement, respeller.reads_catalog) {
+        respeller.needs_functions |= show_columns(&mut query.body);
+    }
     respeller.needs_functions
 }
 
 struct Respeller {
     needs_functions: bool,
+    /// Whether a table of the catalog is in some FROM: elsewhere columns may be called as they like.
+    reads_catalog: bool,
+}
+
+/// Columns that are vectors: shown as `1 2`, and counted from 0.
+const VECTORS: [&str; 6] = ["indkey", "indclass", "indcollation", "indoption", "i_indoption", "proargtypes"];
+
+/// Columns with numbers of functions, which are shown by name.
+const FUNCTIONS: [&str; 9] = [
+    "typinput",
+    "typoutput",
+    "typreceive",
+    "typsend",
+    "typmodin",
+    "typmodout",
+    "typanalyze",
+    "typsubscript",
+    "amhandler",
+];
+
+/// Columns of the outermost list as PostgreSQL shows them; whether that takes functions of the catalog.
+fn show_columns(body: &mut SetExpr) -> bool {
+    let select = match body {
+        SetExpr::Select(select) => select,
+        SetExpr::SetOperation { left, right, .. } => {
+            let (left, right) = (show_columns(left), show_columns(right));
+            return left || right;
+        }
+        _ => return false,
+    };
+    let mut needs_functions = false;
+    for item in &mut select.projection {
+        let (expr, alias) = match &*item {
+            SelectItem::UnnamedExpr(expr) => (expr, None),
+            SelectItem::ExprWithAlias { expr, alias } => (expr, Some(alias.clone())),
+            _ => continue,
+        };
+        if !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+            continue;
+        }
+        let Some(name) = name_of(expr) else { continue };
+        let blank = Expr::Value(ast::Value::SingleQuotedString(" ".to_owned()).into());
+        let shown = match name.as_str() {
+            name if VECTORS.contains(&name) => call("array_to_string", vec![expr.clone(), blank]),
+            name if FUNCTIONS.contains(&name) => {
+                needs_functions = true;
+                call("regproc", vec![expr.clone()])
+            }
+            _ => continue,
+        };
+        let alias = alias.unwrap_or_else(|| ast::Ident::with_quote('"', name));
+        *item = SelectItem::ExprWithAlias { expr: shown, alias };
+    }
+    needs_functions
+}
+
+fn is_vector(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+        && name_of(expr).is_some_and(|name| VECTORS.contains(&name.as_str()))
 }
 
 impl ast::VisitorMut for Respeller {
@@ -56,6 +134,7 @@ impl ast::VisitorMut for Respeller {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        respell_function(factor, self.reads_catalog);
         let TableFactor::Table { name, alias, args: None, .. } = factor else { return ControlFlow::Continue(()) };
         let quoted = |part: &str| ast::Ident::with_quote('"', part);
         match name_parts(name).as_deref() {
@@ -77,6 +156,9 @@ impl ast::VisitorMut for Respeller {
         if let Some(plain) = default_of_column(expr) {
             *expr = plain;
         }
+        if self.reads_catalog {
+            respell_of_catalog(expr);
+        }
         respell_expr(expr);
         if let Expr::Function(function) = expr
             && let Ok([name]) = name_parts(&function.name).as_deref()
@@ -84,6 +166,35 @@ impl ast::VisitorMut for Respeller {
             self.needs_functions |= functions::is_known(name);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// A function in FROM without its schema, or as the table that it is here.
+fn respell_function(factor: &mut TableFactor, reads_catalog: bool) {
+    match factor {
+        TableFactor::Table { name, args, alias, .. } => {
+            let Some(given) = args else { return };
+            without_schema(name);
+            let Ok(parts) = name_parts(name) else { return };
+            let [plain] = parts.as_slice() else { return };
+            let table = format!("{plain}()");
+            if given.args.is_empty() && has_table(&table) {
+                let called = ast::Ident::with_quote('"', plain.clone());
+                *name = ObjectName::from([PG_SCHEMA, &table].map(|part| ast::Ident::with_quote('"', part)).to_vec());
+                alias.get_or_insert(ast::TableAlias { explicit: true, name: called, columns: Vec::new(), at: None });
+                *args = None;
+                return;
+            }
+            if let (Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))), "generate_subscripts") =
+                (given.args.first(), plain.as_str())
+                && reads_catalog
+                && is_vector(first)
+            {
+                *name = ObjectName::from(vec![ast::Ident::new(VECTOR_SUBSCRIPTS)]);
+            }
+        }
+        TableFactor::Function { name, .. } => without_schema(name),
+        _ => {}
     }
 }
 
@@ -163,6 +274,37 @@ fn name_of(expr: &Expr) -> Option<String> {
     }
 }
 
+/// What stands in statements that read the catalog: vectors, functions by their numbers, base types of domains.
+fn respell_of_catalog(expr: &mut Expr) {
+    match expr {
+        Expr::Function(function) => {
+            without_schema(&mut function.name);
+            if let (Ok([name]), FunctionArguments::List(list)) = (name_parts(&function.name).as_deref(), &function.args)
+                && name == "generate_subscripts"
+                && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(array))) = list.args.first()
+                && is_vector(array)
+            {
+                function.name = ObjectName::from(vec![ast::Ident::new(VECTOR_SUBSCRIPTS)]);
+            }
+        }
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            if let Some(plain) = field_of(root, access_chain) {
+                *expr = plain;
+            }
+        }
+        Expr::Case { conditions, .. } => conditions.iter_mut().for_each(without_domains),
+        // A reserved word there, and no column of the catalog.
+        Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("user") => {
+            *expr = call("current_user", Vec::new());
+        }
+        Expr::BinaryOp { left, right, .. } => {
+            respell_operand(left, right);
+            respell_operand(right, left);
+        }
+        _ => {}
+    }
+}
+
 fn respell_expr(expr: &mut Expr) {
     match expr {
         Expr::Function(function) => without_schema(&mut function.name),
@@ -184,40 +326,175 @@ fn respell_expr(expr: &mut Expr) {
             }
         }
         Expr::Cast { expr: inner, data_type, .. } => {
-            // `'t'::regclass::text` is a name again.
-            if let (Some(name), true) = (registered_text(inner), *data_type == ast::DataType::Text) {
-                let inner = std::mem::replace(inner.as_mut(), Expr::Value(ast::Value::Null.into()));
-                *expr = call(&name, vec![inner]);
-                return;
-            }
-            if *data_type == ast::DataType::Regclass {
-                let inner = std::mem::replace(inner.as_mut(), Expr::Value(ast::Value::Null.into()));
-                *expr = call("regclass", vec![inner]);
-                return;
-            }
-            let ast::DataType::Custom(name, modifiers) = data_type else { return };
-            let Ok(parts) = name_parts(name) else { return };
-            let name = match parts.as_slice() {
-                [name] => name.as_str(),
-                [schema, name] if schema == PG_SCHEMA => name.as_str(),
-                _ => return,
-            };
-            match name {
-                known if REGISTERED.contains(&known) => {
-                    let inner = std::mem::replace(inner.as_mut(), Expr::Value(ast::Value::Null.into()));
-                    *expr = call(known, vec![inner]);
-                }
-                "oid" | "xid" | "cid" => *data_type = ast::DataType::BigInt(None),
-                "name" | "char" => *data_type = ast::DataType::Text,
-                builtin if parts.len() == 2 && modifiers.is_empty() => {
-                    if let Ok(plain) = parse_type(builtin) {
-                        *data_type = plain;
-                    }
-                }
-                _ => {}
+            if let Some(plain) = respell_cast(inner, data_type) {
+                *expr = plain;
             }
         }
         _ => {}
+    }
+}
+
+/// A cast as a call of a function, if it is one; otherwise with a type that queries know.
+fn respell_cast(inner: &Expr, data_type: &mut ast::DataType) -> Option<Expr> {
+    // `'t'::regclass::text` is a name again.
+    if let (Some(name), true) = (registered_text(inner), *data_type == ast::DataType::Text) {
+        return Some(call(&name, vec![inner.clone()]));
+    }
+    if *data_type == ast::DataType::Regclass {
+        return Some(call("regclass", vec![inner.clone()]));
+    }
+    if let Some(plain) = plain_array(data_type) {
+        *data_type = plain;
+        return None;
+    }
+    let ast::DataType::Custom(name, modifiers) = data_type else { return None };
+    let parts = name_parts(name).ok()?;
+    let name = match parts.as_slice() {
+        [name] => name.as_str(),
+        [schema, name] if schema == PG_SCHEMA => name.as_str(),
+        _ => return None,
+    };
+    if REGISTERED.contains(&name) {
+        return Some(call(name, vec![inner.clone()]));
+    }
+    if let Some(plain) = plain_type(name) {
+        // A name becomes a number by itself only where it is a constant.
+        if let (Some((kind, named)), ast::DataType::BigInt(None)) = (registered(inner), &plain) {
+            return Some(call(REG_OID, vec![text(&kind), named]));
+        }
+        *data_type = plain;
+    } else if parts.len() == 2 && modifiers.is_empty() {
+        *data_type = parse_type(name).ok()?;
+    }
+    None
+}
+
+/// A type of PostgreSQL's that queries see as another.
+fn plain_type(name: &str) -> Option<ast::DataType> {
+    let array = |element| ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(element), None));
+    Some(match name {
+        "oid" | "xid" | "cid" => ast::DataType::BigInt(None),
+        "name" | "char" => ast::DataType::Text,
+        "oidvector" => array(ast::DataType::BigInt(None)),
+        "int2vector" => array(ast::DataType::SmallInt(None)),
+        _ => return None,
+    })
+}
+
+/// An array of such a type, or of one that is named with its schema.
+fn plain_array(data_type: &ast::DataType) -> Option<ast::DataType> {
+    let ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, length)) = data_type else { return None };
+    let ast::DataType::Custom(name, _) = element.as_ref() else { return None };
+    let name = name_parts(name).ok()?.pop()?;
+    let plain = match plain_type(&name) {
+        Some(plain) => plain,
+        None if REGISTERED.contains(&name.as_str()) => ast::DataType::BigInt(None),
+        None => parse_type(&name).ok()?,
+    };
+    Some(ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(plain), *length)))
+}
+
+/// The function that gives a number for a name or a number: its first argument says of what kind.
+const REG_OID: &str = "reg_oid_";
+
+/// The kind and the inside of `x::regclass` and its like, where x is no constant.
+fn registered(expr: &Expr) -> Option<(String, Expr)> {
+    let Expr::Cast { expr: inner, data_type, .. } = expr else { return None };
+    let name = match data_type {
+        ast::DataType::Regclass => "regclass".to_owned(),
+        ast::DataType::Custom(name, _) => name_parts(name).ok()?.pop()?,
+        _ => return None,
+    };
+    let is_constant = matches!(inner.as_ref(), Expr::Value(_));
+    (REGISTERED.contains(&name.as_str()) && !is_constant).then(|| (name, inner.as_ref().clone()))
+}
+
+/// One side of a comparison: `x::regclass` as a number, and the name of a function beside a column with its number.
+fn respell_operand(side: &mut Expr, other: &Expr) {
+    if let Some((kind, named)) = registered(side) {
+        *side = call(REG_OID, vec![text(&kind), named]);
+        return;
+    }
+    let is_text = matches!(side, Expr::Value(value) if matches!(value.value, ast::Value::SingleQuotedString(_)));
+    let is_function = matches!(other, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+        && name_of(other).is_some_and(|name| FUNCTIONS.contains(&name.as_str()));
+    if is_text && is_function {
+        *side = call("regproc", vec![side.clone()]);
+    }
+}
+
+fn text(text: &str) -> Expr {
+    Expr::Value(ast::Value::SingleQuotedString(text.to_owned()).into())
+}
+
+/// `(x).n`, and subscripts of vectors, as what arrays and rows know.
+fn field_of(root: &Expr, chain: &[ast::AccessExpr]) -> Option<Expr> {
+    match chain {
+        [ast::AccessExpr::Dot(Expr::Identifier(field))] => {
+            let Expr::Nested(inner) = root else { return None };
+            let field = identifier(field);
+            let array = match inner.as_ref() {
+                Expr::Function(function) if name_parts(&function.name).ok()?.last()? == "_pg_expandarray" => {
+                    let FunctionArguments::List(list) = &function.args else { return None };
+                    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(array))] = list.args.as_slice() else {
+                        return None;
+                    };
+                    Some(array.clone())
+                }
+                _ => None,
+            };
+            let one = || Expr::Value(ast::Value::Number("1".to_owned(), false).into());
+            match (array, field.as_str()) {
+                (Some(array), "x") => Some(call("unnest", vec![array])),
+                // Of a vector too they are counted from 1.
+                (Some(array), "n") => Some(call("generate_subscripts", vec![Expr::Nested(Box::new(array)), one()])),
+                (Some(_), _) => None,
+                (None, _) => Some(call("get_field", vec![inner.as_ref().clone(), text(&field)])),
+            }
+        }
+        [path @ .., ast::AccessExpr::Subscript(ast::Subscript::Index { index })] => {
+            let is_of_vector = match path {
+                [] => is_vector(root),
+                [.., ast::AccessExpr::Dot(field)] => is_vector(field),
+                _ => false,
+            };
+            if !is_of_vector {
+                return None;
+            }
+            // Counted on already.
+            if let Expr::BinaryOp { left, .. } = index
+                && matches!(left.as_ref(), Expr::Nested(inner) if matches!(inner.as_ref(), Expr::Nested(_)))
+            {
+                return None;
+            }
+            let left = Expr::Nested(Box::new(Expr::Nested(Box::new(index.clone()))));
+            let right = Expr::Value(ast::Value::Number("1".to_owned(), false).into());
+            let index = Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::Plus, right: Box::new(right) };
+            let mut access_chain = path.to_vec();
+            access_chain.push(ast::AccessExpr::Subscript(ast::Subscript::Index { index }));
+            Some(Expr::CompoundFieldAccess { root: Box::new(root.clone()), access_chain })
+        }
+        _ => None,
+    }
+}
+
+/// `WHEN t.typtype = 'd' THEN (WITH RECURSIVE …)` is never met.
+fn without_domains(when: &mut ast::CaseWhen) {
+    let is_recursive = |expr: &Expr| match expr {
+        Expr::Subquery(query) => query.with.as_ref().is_some_and(|with| with.recursive),
+        Expr::Nested(inner) => {
+            matches!(inner.as_ref(), Expr::Subquery(query) if query.with.as_ref().is_some_and(|with| with.recursive))
+        }
+        _ => false,
+    };
+    if let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = &when.condition
+        && name_of(left).as_deref() == Some("typtype")
+        && matches!(right.as_ref(), Expr::Value(value) if value.value == ast::Value::SingleQuotedString("d".to_owned()))
+        && is_recursive(&when.result)
+    {
+        let null = Box::new(Expr::Value(ast::Value::Null.into()));
+        let data_type = ast::DataType::BigInt(None);
+        when.result = Expr::Cast { kind: ast::CastKind::Cast, expr: null, data_type, array: false, format: None };
     }
 }
 
@@ -237,7 +514,7 @@ fn registered_text(expr: &Expr) -> Option<String> {
 fn without_schema(name: &mut ObjectName) {
     if let Ok(parts) = name_parts(name)
         && let [schema, _] = parts.as_slice()
-        && schema == PG_SCHEMA
+        && (schema == PG_SCHEMA || schema == INFORMATION_SCHEMA)
     {
         name.0.remove(0);
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float32Array, Int16Array, Int16Builder, Int32Array, Int64Array, ListBuilder,
-    StringViewArray, new_null_array,
+    ArrayRef, BooleanArray, Float32Array, Int16Array, Int16Builder, Int32Array, Int64Array, Int64Builder, ListBuilder,
+    StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 
 use crate::error::Result;
@@ -22,8 +22,12 @@ pub(super) enum Kind {
     Text,
     /// `int2[]`
     Int2s,
-    /// `text[]`, of which there is none yet.
+    /// `oid[]`
+    Oids,
+    /// `text[]`
     Texts,
+    /// `timestamptz`, in microseconds since 1970.
+    Moment,
 }
 
 /// One value.
@@ -34,6 +38,7 @@ pub(super) enum Cell {
     Bool(bool),
     Text(String),
     Numbers(Vec<i64>),
+    Texts(Vec<String>),
 }
 
 impl From<i64> for Cell {
@@ -141,18 +146,47 @@ fn column(kind: Kind, cells: &[&Cell]) -> ArrayRef {
             });
             Arc::new(texts.collect::<StringViewArray>())
         }
-        Kind::Texts => new_null_array(&DataType::new_list(DataType::Utf8View, true), cells.len()),
-        Kind::Int2s => {
-            let mut lists =
-                ListBuilder::new(Int16Builder::new()).with_field(Field::new_list_field(DataType::Int16, true));
+        Kind::Moment => {
+            let micros: TimestampMicrosecondArray = numbers().collect();
+            Arc::new(micros.with_timezone("UTC"))
+        }
+        Kind::Int2s | Kind::Oids | Kind::Texts => lists(kind, cells),
+    }
+}
+
+/// A column of arrays.
+fn lists(kind: Kind, cells: &[&Cell]) -> ArrayRef {
+    let small = |number: i64| i16::try_from(number).unwrap_or(i16::MAX);
+    let numbers = cells.iter().map(|cell| match cell {
+        Cell::Numbers(numbers) => Some(numbers),
+        _ => None,
+    });
+    match kind {
+        Kind::Texts => {
+            let mut lists = ListBuilder::new(StringViewBuilder::new());
             for cell in cells {
-                match cell {
-                    Cell::Numbers(numbers) => {
-                        numbers.iter().for_each(|number| lists.values().append_value(small(*number)));
-                        lists.append(true);
-                    }
-                    _ => lists.append(false),
-                }
+                let Cell::Texts(texts) = cell else {
+                    lists.append(false);
+                    continue;
+                };
+                texts.iter().for_each(|text| lists.values().append_value(text));
+                lists.append(true);
+            }
+            Arc::new(lists.finish())
+        }
+        Kind::Oids => {
+            let mut lists = ListBuilder::new(Int64Builder::new());
+            for numbers in numbers {
+                lists.values().append_slice(numbers.map_or(&[], |numbers| numbers));
+                lists.append(numbers.is_some());
+            }
+            Arc::new(lists.finish())
+        }
+        _ => {
+            let mut lists = ListBuilder::new(Int16Builder::new());
+            for numbers in numbers {
+                numbers.into_iter().flatten().for_each(|number| lists.values().append_value(small(*number)));
+                lists.append(numbers.is_some());
             }
             Arc::new(lists.finish())
         }

@@ -1,55 +1,79 @@
 //! Types by PostgreSQL's numbers.
+//!
+//! `types.tsv` has the rows of `pg_type` in PostgreSQL 15 for the types that columns, results and arguments of functions
+//! can have here, and for their arrays: number, name, SQL's name, length, by value, kind, category, preferred, element,
+//! array, functions of subscripts, input, output, receiving, sending, modifiers in and out and statistics, alignment,
+//! storage, collation.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 
 use super::oids::OWNER;
-use super::sheet::{Columns, Kind, Sheet, row};
+use super::sheet::{Cell, Columns, Kind, Sheet};
 use crate::types::is_json_field;
 
-/// One type: number, name, SQL's name, length, category, number of its array type.
-struct Type {
-    oid: i64,
-    name: &'static str,
+/// One line of the file.
+pub(super) struct Type {
+    pub oid: i64,
+    pub name: &'static str,
     sql: &'static str,
-    length: i64,
+    pub length: i64,
+    is_by_value: bool,
+    /// `b` for base types, `p` for those that only functions have.
+    kind: &'static str,
     category: &'static str,
-    array: i64,
+    is_preferred: bool,
+    element: i64,
+    pub array: i64,
+    /// Numbers of functions: subscripts, input, output, receiving, sending, modifiers in and out, statistics.
+    functions: [i64; 8],
+    alignment: &'static str,
+    storage: &'static str,
+    pub collation: i64,
 }
 
-const fn ty(oid: i64, name: &'static str, sql: &'static str, length: i64, category: &'static str, array: i64) -> Type {
-    Type { oid, name, sql, length, category, array }
+impl Type {
+    fn read(line: &'static str) -> Option<Type> {
+        let cells: Vec<&'static str> = line.split('\t').collect();
+        let number = |at: usize| cells.get(at)?.parse::<i64>().ok();
+        let mut functions = [0; 8];
+        for (at, function) in functions.iter_mut().enumerate() {
+            *function = number(10 + at)?;
+        }
+        Some(Type {
+            oid: number(0)?,
+            name: cells[1],
+            sql: cells[2],
+            length: number(3)?,
+            is_by_value: cells[4] == "t",
+            kind: cells[5],
+            category: cells[6],
+            is_preferred: cells[7] == "t",
+            element: number(8)?,
+            array: number(9)?,
+            functions,
+            alignment: cells[18],
+            storage: cells[19],
+            collation: number(20)?,
+        })
+    }
+
+    /// Whether it is the array type of its element; vectors and names have elements too.
+    fn is_array(&self) -> bool {
+        self.name.starts_with('_')
+    }
 }
 
-const TYPES: [Type; 28] = [
-    ty(16, "bool", "boolean", 1, "B", 1000),
-    ty(17, "bytea", "bytea", -1, "U", 1001),
-    ty(18, "char", "\"char\"", 1, "Z", 1002),
-    ty(19, "name", "name", 64, "S", 1003),
-    ty(20, "int8", "bigint", 8, "N", 1016),
-    ty(21, "int2", "smallint", 2, "N", 1005),
-    ty(22, "int2vector", "int2vector", -1, "A", 1006),
-    ty(23, "int4", "integer", 4, "N", 1007),
-    ty(24, "regproc", "regproc", 4, "N", 1008),
-    ty(25, "text", "text", -1, "S", 1009),
-    ty(26, "oid", "oid", 4, "N", 1028),
-    ty(114, "json", "json", -1, "U", 199),
-    ty(700, "float4", "real", 4, "N", 1021),
-    ty(701, "float8", "double precision", 8, "N", 1022),
-    ty(705, "unknown", "unknown", -2, "X", 0),
-    ty(1042, "bpchar", "character", -1, "S", 1014),
-    ty(1043, "varchar", "character varying", -1, "S", 1015),
-    ty(1082, "date", "date", 4, "D", 1182),
-    ty(1083, "time", "time without time zone", 8, "D", 1183),
-    ty(1114, "timestamp", "timestamp without time zone", 8, "D", 1115),
-    ty(1184, "timestamptz", "timestamp with time zone", 8, "D", 1185),
-    ty(1186, "interval", "interval", 16, "T", 1187),
-    ty(1700, "numeric", "numeric", -1, "N", 1231),
-    ty(2205, "regclass", "regclass", 4, "N", 2210),
-    ty(2206, "regtype", "regtype", 4, "N", 2211),
-    ty(2278, "void", "void", 4, "P", 0),
-    ty(2950, "uuid", "uuid", 16, "U", 2951),
-    ty(3802, "jsonb", "jsonb", -1, "U", 3807),
-];
+static TYPES: LazyLock<Vec<Type>> =
+    LazyLock::new(|| include_str!("types.tsv").lines().filter_map(Type::read).collect());
+static BY_OID: LazyLock<HashMap<i64, &'static Type>> = LazyLock::new(|| TYPES.iter().map(|ty| (ty.oid, ty)).collect());
+
+/// The type of a number.
+pub(super) fn find(oid: i64) -> Option<&'static Type> {
+    BY_OID.get(&oid).copied()
+}
 
 const COLUMNS: Columns = &[
     ("oid", Kind::Oid),
@@ -64,16 +88,16 @@ const COLUMNS: Columns = &[
     ("typisdefined", Kind::Bool),
     ("typdelim", Kind::Text),
     ("typrelid", Kind::Oid),
-    ("typsubscript", Kind::Text),
+    ("typsubscript", Kind::Oid),
     ("typelem", Kind::Oid),
     ("typarray", Kind::Oid),
-    ("typinput", Kind::Text),
-    ("typoutput", Kind::Text),
-    ("typreceive", Kind::Text),
-    ("typsend", Kind::Text),
-    ("typmodin", Kind::Text),
-    ("typmodout", Kind::Text),
-    ("typanalyze", Kind::Text),
+    ("typinput", Kind::Oid),
+    ("typoutput", Kind::Oid),
+    ("typreceive", Kind::Oid),
+    ("typsend", Kind::Oid),
+    ("typmodin", Kind::Oid),
+    ("typmodout", Kind::Oid),
+    ("typanalyze", Kind::Oid),
     ("typalign", Kind::Text),
     ("typstorage", Kind::Text),
     ("typnotnull", Kind::Bool),
@@ -86,62 +110,31 @@ const COLUMNS: Columns = &[
     ("typacl", Kind::Texts),
 ];
 
-/// `pg_type`: the types that columns and results can have, and their arrays.
+/// `pg_type`.
 pub(super) fn types() -> Sheet {
     let mut sheet = Sheet::new(COLUMNS);
-    for ty in &TYPES {
-        let arrays = (ty.array > 0).then_some((ty.array, format!("_{}", ty.name), ty.oid));
-        let one = Some((ty.oid, ty.name.to_owned(), 0));
-        for (oid, name, element) in one.into_iter().chain(arrays) {
-            let is_array = element != 0;
-            let (length, category) = if is_array { (-1, "A") } else { (ty.length, ty.category) };
-            let (input, output) = if is_array {
-                ("array_in".to_owned(), "array_out".to_owned())
-            } else {
-                (format!("{name}in"), format!("{name}out"))
-            };
-            let is_text = matches!(ty.oid, 19 | 25 | 1042 | 1043);
-            let (receive, send) = if is_array {
-                ("array_recv".to_owned(), "array_send".to_owned())
-            } else {
-                (format!("{name}recv"), format!("{name}send"))
-            };
-            let is_pseudo = ty.category == "P" || ty.category == "X";
-            sheet.push(row![
-                oid,
-                name,
-                11,
-                OWNER,
-                length,
-                (1..=8).contains(&length),
-                if is_pseudo { "p" } else { "b" },
-                category,
-                false,
-                true,
-                ",",
-                0,
-                "-",
-                element,
-                if is_array { 0 } else { ty.array },
-                input,
-                output,
-                receive,
-                send,
-                "-",
-                "-",
-                "-",
-                if length == 8 { "d" } else { "i" },
-                if length == -1 { "x" } else { "p" },
-                false,
-                0,
-                -1,
-                0,
-                if is_text { 100 } else { 0 },
-                None::<String>,
-                None::<String>,
-                None::<String>
-            ]);
-        }
+    for ty in TYPES.iter() {
+        let mut row: Vec<Cell> = vec![
+            ty.oid.into(),
+            ty.name.into(),
+            11.into(),
+            OWNER.into(),
+            ty.length.into(),
+            ty.is_by_value.into(),
+            ty.kind.into(),
+            ty.category.into(),
+            ty.is_preferred.into(),
+            true.into(),
+            ",".into(),
+            0.into(),
+            ty.functions[0].into(),
+            ty.element.into(),
+            ty.array.into(),
+        ];
+        row.extend(ty.functions[1..].iter().map(|function| Cell::from(*function)));
+        row.extend([ty.alignment.into(), ty.storage.into(), false.into(), 0.into(), (-1).into(), 0.into()]);
+        row.extend([ty.collation.into(), Cell::Null, Cell::Null, Cell::Null]);
+        sheet.push(row);
     }
     sheet
 }
@@ -178,7 +171,7 @@ pub(super) fn of(field: &Field, chars_max: Option<u32>) -> (i64, i64) {
         | DataType::Duration(_) => plain(1186),
         DataType::List(item) => {
             let (element, modifier) = of(item, chars_max);
-            (TYPES.iter().find(|ty| ty.oid == element).map_or(1009, |ty| ty.array), modifier)
+            (find(element).map_or(1009, |ty| ty.array), modifier)
         }
         _ => plain(705),
     }
@@ -186,22 +179,25 @@ pub(super) fn of(field: &Field, chars_max: Option<u32>) -> (i64, i64) {
 
 /// Length in bytes of a type, or −1.
 pub(super) fn length(oid: i64) -> i64 {
-    TYPES.iter().find(|ty| ty.oid == oid).map_or(-1, |ty| ty.length)
+    find(oid).map_or(-1, |ty| ty.length)
+}
+
+/// Whether values are passed as such, how they are aligned and stored: columns of `pg_attribute` that the type decides.
+pub(super) fn layout(oid: i64) -> (bool, &'static str, &'static str) {
+    find(oid).map_or((false, "i", "x"), |ty| (ty.is_by_value, ty.alignment, ty.storage))
 }
 
 /// The type's own name, as in `pg_type`.
-pub(super) fn short_name(oid: i64) -> String {
-    let own = TYPES.iter().find(|ty| ty.oid == oid).map(|ty| ty.name.to_owned());
-    let array = || TYPES.iter().find(|ty| ty.array == oid).map(|ty| format!("_{}", ty.name));
-    own.or_else(array).unwrap_or_else(|| "unknown".to_owned())
+pub(super) fn short_name(oid: i64) -> &'static str {
+    find(oid).map_or("unknown", |ty| ty.name)
 }
 
 /// `format_type`: the SQL name of a type with its modifier.
 pub(super) fn name(oid: i64, modifier: Option<i64>) -> String {
-    if let Some(element) = TYPES.iter().find(|ty| ty.array == oid && oid != 0) {
-        return format!("{}[]", name(element.oid, modifier));
+    let Some(ty) = find(oid) else { return if oid == 0 { "-" } else { "???" }.to_owned() };
+    if ty.is_array() {
+        return format!("{}[]", name(ty.element, modifier));
     }
-    let Some(ty) = TYPES.iter().find(|ty| ty.oid == oid) else { return if oid == 0 { "-" } else { "???" }.to_owned() };
     match modifier.filter(|modifier| *modifier >= 4).map(|modifier| modifier - 4) {
         Some(modifier) if oid == 1700 => format!("numeric({},{})", (modifier >> 16) & 0xffff, modifier & 0x7ff),
         Some(modifier) if matches!(oid, 1042 | 1043) => format!("{}({modifier})", ty.sql),
@@ -212,19 +208,36 @@ pub(super) fn name(oid: i64, modifier: Option<i64>) -> String {
 /// The number of the type called `name`, by either of its names.
 pub(super) fn oid(name: &str) -> Option<i64> {
     let name = name.trim().to_lowercase();
-    let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
-    let scalar = |name: &str| TYPES.iter().find(|ty| ty.name == name || ty.sql == name);
-    let common = match name {
-        "int" => "int4",
-        "decimal" => "numeric",
-        "timestamp" | "time" => name,
-        other => other,
+    let name = name.strip_prefix("pg_catalog.").unwrap_or(&name).replace('"', "");
+    let known = |name: &str| TYPES.iter().find(|ty| ty.name == name || ty.sql.trim_matches('"') == name);
+    let common = |name: &str| match name.split('(').next().unwrap_or_default().trim() {
+        "int" => "int4".to_owned(),
+        "decimal" => "numeric".to_owned(),
+        "float" => "float8".to_owned(),
+        "character" => "bpchar".to_owned(),
+        other => other.to_owned(),
     };
-    match common.strip_suffix("[]") {
-        Some(element) => scalar(element).map(|ty| ty.array),
-        None => scalar(common).map(|ty| ty.oid).or_else(|| {
-            let element = common.strip_prefix('_')?;
-            scalar(element).map(|ty| ty.array)
-        }),
+    match name.strip_suffix("[]") {
+        Some(element) => known(&common(element)).map(|ty| ty.array).filter(|array| *array > 0),
+        None => known(&common(&name)).map(|ty| ty.oid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_read_and_types_know_their_arrays() {
+        assert_eq!(TYPES.len(), include_str!("types.tsv").lines().count());
+        for array in TYPES.iter().filter(|ty| ty.is_array()) {
+            assert_eq!(find(array.element).map(|element| element.array), Some(array.oid), "{}", array.name);
+        }
+        assert_eq!(
+            (oid("int4"), oid("character varying"), oid("Text[]"), oid("hstore")),
+            (Some(23), Some(1043), Some(1009), None)
+        );
+        assert_eq!(name(1043, Some(24)), "character varying(20)");
+        assert_eq!(name(1231, Some((12 << 16 | 2) + 4)), "numeric(12,2)[]");
     }
 }

@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::query::Rows;
 use crate::sequences::LastNumbers;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Configured, Settings};
 use crate::statement::Kind;
 
 impl Session {
@@ -78,16 +78,22 @@ impl Session {
         let Some(calls) = select.projection.iter().map(settings::configured).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        if calls.is_empty() {
+        if !calls.iter().any(|(_, call)| matches!(call, Configured::Set(_))) {
             return Ok(None);
         }
         let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-        for (name, change) in calls {
-            // Outside of a transaction it lasts as long as the statement.
-            if !(change.is_local && self.open.is_none()) {
-                self.set(&change)?;
-            }
-            let value = settings::show(self.settings(), &change.name)?;
+        for (name, call) in calls {
+            let setting = match call {
+                Configured::Shown(setting) => setting,
+                Configured::Set(change) => {
+                    // Outside of a transaction it lasts as long as the statement.
+                    if !(change.is_local && self.open.is_none()) {
+                        self.set(&change)?;
+                    }
+                    change.name
+                }
+            };
+            let value = settings::show(self.settings(), &setting)?;
             fields.push(Field::new(name, DataType::Utf8View, true));
             columns.push(Arc::new(StringViewArray::from_iter_values([value])));
         }
