@@ -4,7 +4,7 @@
 //! holds. Rows that are still being read count as the session's next wait, not as its statement.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::Engine;
@@ -44,6 +44,8 @@ pub(crate) struct Doing {
     pub transaction_began: Option<i64>,
     pub query_began: Option<i64>,
     pub state_changed: i64,
+    /// Of an open transaction: set also by a query that fails while its rows are read, after the statement as such.
+    failed: Option<Arc<AtomicBool>>,
 }
 
 /// The sessions of one engine.
@@ -60,7 +62,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Activities {
     /// What every session does at the moment, by its number.
     pub(crate) fn list(&self) -> Vec<(i32, Doing)> {
-        locked(&self.all).iter().map(|(number, doing)| (*number, locked(doing).clone())).collect()
+        let current = |(number, doing): (&i32, &Arc<Mutex<Doing>>)| {
+            let mut doing = locked(doing).clone();
+            let has_failed = doing.failed.as_ref().is_some_and(|failed| failed.load(Ordering::Acquire));
+            if doing.state == State::InTransaction && has_failed {
+                doing.state = State::InFailedTransaction;
+            }
+            (*number, doing)
+        };
+        locked(&self.all).iter().map(current).collect()
     }
 }
 
@@ -105,11 +115,12 @@ impl Activity {
     }
 
     /// The statement ended, and left the session in `state`.
-    pub(crate) fn end(&self, state: State, application_name: &str) {
+    pub(crate) fn end(&self, state: State, failed: Option<&Arc<AtomicBool>>, application_name: &str) {
         let now = self.engine.wall_micros();
         let mut doing = locked(&self.doing);
         doing.state = state;
         doing.state_changed = now;
+        doing.failed = failed.cloned();
         if state == State::Idle {
             doing.transaction_began = None;
         }

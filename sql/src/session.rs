@@ -234,7 +234,8 @@ impl Session {
             Some(open) if open.has_failed() => State::InFailedTransaction,
             Some(_) => State::InTransaction,
         };
-        self.activity.end(state, &self.settings().application_name);
+        let failed = self.open.as_ref().map(|open| &open.failed);
+        self.activity.end(state, failed, &self.settings().application_name);
     }
 
     async fn run_now(&mut self, statement: &Statement) -> Result<StatementResult> {

@@ -277,6 +277,16 @@ fn name_of(expr: &Expr) -> Option<String> {
 /// What stands in statements that read the catalog: vectors, functions by their numbers, base types of domains.
 fn respell_of_catalog(expr: &mut Expr) {
     match expr {
+        Expr::Function(function)
+            if matches!(function.args, FunctionArguments::None)
+                && name_parts(&function.name).is_ok_and(|parts| parts == ["user"]) =>
+        {
+            *expr = call("current_user", Vec::new());
+        }
+        Expr::BinaryOp { left, right, .. } => {
+            respell_operand(left, right);
+            respell_operand(right, left);
+        }
         Expr::Function(function) => {
             without_schema(&mut function.name);
             if let (Ok([name]), FunctionArguments::List(list)) = (name_parts(&function.name).as_deref(), &function.args)
@@ -296,10 +306,6 @@ fn respell_of_catalog(expr: &mut Expr) {
         // A reserved word there, and no column of the catalog.
         Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("user") => {
             *expr = call("current_user", Vec::new());
-        }
-        Expr::BinaryOp { left, right, .. } => {
-            respell_operand(left, right);
-            respell_operand(right, left);
         }
         _ => {}
     }
