@@ -203,15 +203,7 @@ impl Column<'_> {
     fn row(&self) -> Vec<Cell> {
         let Column { relation, place, field, limit, table } = self;
         let (ty, modifier) = types::of(field, *limit);
-        let (precision, radix, scale): (Option<i64>, Option<i64>, Option<i64>) = match ty {
-            21 => (Some(16), Some(2), Some(0)),
-            23 => (Some(32), Some(2), Some(0)),
-            20 => (Some(64), Some(2), Some(0)),
-            700 => (Some(24), Some(2), None),
-            701 => (Some(53), Some(2), None),
-            1700 => (Some((modifier - 4) >> 16), Some(10), Some((modifier - 4) & 0x7ff)),
-            _ => (None, None, None),
-        };
+        let [precision, radix, scale] = digits(ty, modifier);
         let moment = match ty {
             1082 => Some(0_i64),
             1083 | 1114 | 1184 | 1186 => Some(6),
@@ -271,6 +263,19 @@ impl Column<'_> {
             NONE,
             yes(table.is_some())
         ]
+    }
+}
+
+/// Of a number: digits, the base they are of, and those behind the point.
+fn digits(ty: i64, modifier: i64) -> [Option<i64>; 3] {
+    match ty {
+        21 => [Some(16), Some(2), Some(0)],
+        23 => [Some(32), Some(2), Some(0)],
+        20 => [Some(64), Some(2), Some(0)],
+        700 => [Some(24), Some(2), None],
+        701 => [Some(53), Some(2), None],
+        1700 => [Some((modifier - 4) >> 16), Some(10), Some((modifier - 4) & 0x7ff)],
+        _ => [None; 3],
     }
 }
 

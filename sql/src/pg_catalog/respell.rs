@@ -19,6 +19,9 @@
 //!
 //! A statement may be respelled twice; the second time changes nothing.
 
+mod casts;
+mod nothing;
+
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -26,13 +29,13 @@ use datafusion::sql::sqlparser::ast::{
     SetExpr, TableFactor,
 };
 
-use super::{PG_SCHEMA, empty, functions, has_table, information};
+use super::{PG_SCHEMA, functions, has_table, information};
+use casts::{REG_OID, registered, respell_cast};
+use nothing::{empty_branches, is_from_nothing, nothings};
+
 use crate::catalog::INFORMATION_SCHEMA;
 use crate::expr::spelling::set_returning::VECTOR_SUBSCRIPTS;
-use crate::statement::{identifier, name_parts, parse_type};
-
-/// Types whose values are numbers of objects, shown by name.
-const REGISTERED: [&str; 5] = ["regclass", "regnamespace", "regproc", "regrole", "regtype"];
+use crate::statement::{identifier, name_parts};
 
 /// Respells a statement; whether it needs the functions of the catalog.
 pub(crate) fn respell(statement: &mut ast::Statement) -> bool {
@@ -198,72 +201,6 @@ fn respell_function(factor: &mut TableFactor, reads_catalog: bool) {
     }
 }
 
-/// Whether the SELECT has no rows because a table of its FROM never has any.
-fn is_from_nothing(select: &ast::Select) -> bool {
-    let is_empty = |factor: &TableFactor| match factor {
-        TableFactor::Table { name, args: None, .. } => match name_parts(name).as_deref() {
-            Ok([table]) => empty::is_empty(table),
-            Ok([schema, table]) => schema == PG_SCHEMA && empty::is_empty(table),
-            _ => false,
-        },
-        _ => false,
-    };
-    // Without rows an aggregate still gives one.
-    let may_aggregate = select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-            matches!(expr, Expr::Function(function) if !is_of_catalog(function))
-        }
-        _ => true,
-    });
-    let keeps_left = |join: &ast::Join| {
-        use ast::JoinOperator as Op;
-        matches!(join.join_operator, Op::Join(_) | Op::Inner(_) | Op::Left(_) | Op::LeftOuter(_))
-    };
-    !may_aggregate
-        && select.having.is_none()
-        && select.from.iter().any(|from| is_empty(&from.relation) && from.joins.iter().all(keeps_left))
-}
-
-fn is_of_catalog(function: &Function) -> bool {
-    name_parts(&function.name).is_ok_and(|parts| parts.last().is_some_and(|name| functions::is_known(name)))
-}
-
-/// Branches of a set operation that have no rows.
-fn empty_branches(body: &mut SetExpr) {
-    match body {
-        SetExpr::SetOperation { left, right, .. } => {
-            empty_branches(left);
-            empty_branches(right);
-        }
-        SetExpr::Select(select) if is_from_nothing(select) => {
-            select.from.clear();
-            select.projection = nothings(&select.projection);
-            select.selection = Some(Expr::Value(ast::Value::Boolean(false).into()));
-        }
-        _ => {}
-    }
-}
-
-/// NULLs in place of expressions, under the names that PostgreSQL gives them; one name is given once only.
-fn nothings(projection: &[SelectItem]) -> Vec<SelectItem> {
-    let mut names: Vec<String> = Vec::new();
-    for (at, item) in projection.iter().enumerate() {
-        let name = match item {
-            SelectItem::ExprWithAlias { alias, .. } => Some(identifier(alias)),
-            SelectItem::UnnamedExpr(expr) => name_of(expr),
-            _ => None,
-        };
-        names.push(name.filter(|name| !names.contains(name)).unwrap_or_else(|| format!("column{}", at + 1)));
-    }
-    let item = |name: String| {
-        let null = Box::new(Expr::Value(ast::Value::Null.into()));
-        let data_type = ast::DataType::Text;
-        let expr = Expr::Cast { kind: ast::CastKind::Cast, expr: null, data_type, array: false, format: None };
-        SelectItem::ExprWithAlias { expr, alias: ast::Ident::with_quote('"', name) }
-    };
-    names.into_iter().map(item).collect()
-}
-
 fn name_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(identifier(ident)),
@@ -338,81 +275,6 @@ fn respell_expr(expr: &mut Expr) {
         }
         _ => {}
     }
-}
-
-/// A cast as a call of a function, if it is one; otherwise with a type that queries know.
-fn respell_cast(inner: &Expr, data_type: &mut ast::DataType) -> Option<Expr> {
-    // `'t'::regclass::text` is a name again.
-    if let (Some(name), true) = (registered_text(inner), *data_type == ast::DataType::Text) {
-        return Some(call(&name, vec![inner.clone()]));
-    }
-    if *data_type == ast::DataType::Regclass {
-        return Some(call("regclass", vec![inner.clone()]));
-    }
-    if let Some(plain) = plain_array(data_type) {
-        *data_type = plain;
-        return None;
-    }
-    let ast::DataType::Custom(name, modifiers) = data_type else { return None };
-    let parts = name_parts(name).ok()?;
-    let name = match parts.as_slice() {
-        [name] => name.as_str(),
-        [schema, name] if schema == PG_SCHEMA => name.as_str(),
-        _ => return None,
-    };
-    if REGISTERED.contains(&name) {
-        return Some(call(name, vec![inner.clone()]));
-    }
-    if let Some(plain) = plain_type(name) {
-        // A name becomes a number by itself only where it is a constant.
-        if let (Some((kind, named)), ast::DataType::BigInt(None)) = (registered(inner), &plain) {
-            return Some(call(REG_OID, vec![text(&kind), named]));
-        }
-        *data_type = plain;
-    } else if parts.len() == 2 && modifiers.is_empty() {
-        *data_type = parse_type(name).ok()?;
-    }
-    None
-}
-
-/// A type of PostgreSQL's that queries see as another.
-fn plain_type(name: &str) -> Option<ast::DataType> {
-    let array = |element| ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(element), None));
-    Some(match name {
-        "oid" | "xid" | "cid" => ast::DataType::BigInt(None),
-        "name" | "char" => ast::DataType::Text,
-        "oidvector" => array(ast::DataType::BigInt(None)),
-        "int2vector" => array(ast::DataType::SmallInt(None)),
-        _ => return None,
-    })
-}
-
-/// An array of such a type, or of one that is named with its schema.
-fn plain_array(data_type: &ast::DataType) -> Option<ast::DataType> {
-    let ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, length)) = data_type else { return None };
-    let ast::DataType::Custom(name, _) = element.as_ref() else { return None };
-    let name = name_parts(name).ok()?.pop()?;
-    let plain = match plain_type(&name) {
-        Some(plain) => plain,
-        None if REGISTERED.contains(&name.as_str()) => ast::DataType::BigInt(None),
-        None => parse_type(&name).ok()?,
-    };
-    Some(ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(plain), *length)))
-}
-
-/// The function that gives a number for a name or a number: its first argument says of what kind.
-const REG_OID: &str = "reg_oid_";
-
-/// The kind and the inside of `x::regclass` and its like, where x is no constant.
-fn registered(expr: &Expr) -> Option<(String, Expr)> {
-    let Expr::Cast { expr: inner, data_type, .. } = expr else { return None };
-    let name = match data_type {
-        ast::DataType::Regclass => "regclass".to_owned(),
-        ast::DataType::Custom(name, _) => name_parts(name).ok()?.pop()?,
-        _ => return None,
-    };
-    let is_constant = matches!(inner.as_ref(), Expr::Value(_));
-    (REGISTERED.contains(&name.as_str()) && !is_constant).then(|| (name, inner.as_ref().clone()))
 }
 
 /// One side of a comparison: `x::regclass` as a number, and the name of a function beside a column with its number.
@@ -502,19 +364,6 @@ fn without_domains(when: &mut ast::CaseWhen) {
         let data_type = ast::DataType::BigInt(None);
         when.result = Expr::Cast { kind: ast::CastKind::Cast, expr: null, data_type, array: false, format: None };
     }
-}
-
-/// The type, if `expr` is a text constant as the number of an object.
-fn registered_text(expr: &Expr) -> Option<String> {
-    let Expr::Cast { expr: inner, data_type, .. } = expr else { return None };
-    let is_text =
-        matches!(inner.as_ref(), Expr::Value(value) if matches!(value.value, ast::Value::SingleQuotedString(_)));
-    let name = match data_type {
-        ast::DataType::Regclass => "regclass".to_owned(),
-        ast::DataType::Custom(name, _) => name_parts(name).ok()?.pop()?,
-        _ => return None,
-    };
-    (is_text && REGISTERED.contains(&name.as_str())).then_some(name)
 }
 
 fn without_schema(name: &mut ObjectName) {
