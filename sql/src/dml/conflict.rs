@@ -49,7 +49,7 @@ pub(super) struct OnConflict {
 pub(super) struct Resolved {
     /// Rows to be inserted.
     pub fresh: RecordBatch,
-    /// Rows that exist and were met, with the rows that met them.
+    /// Rows that exist and are to be updated, with the rows that met them.
     pub existing: RecordBatch,
     pub excluded: RecordBatch,
 }
@@ -103,6 +103,8 @@ impl OnConflict {
                     accepted.extend(keys.iter().map(|key| key.to_vec()));
                     fresh.push(at);
                 }
+                // Left out, so its other keys are free for later rows.
+                Some(_) if matches!(self.resolution, Resolution::Nothing) => {}
                 Some(existing) => {
                     accepted.extend(keys.iter().map(|key| key.to_vec()));
                     met.push(&existing, SeqNo(0))?;
