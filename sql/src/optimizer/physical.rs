@@ -9,6 +9,8 @@
 //!   `WHERE a * 2 = a` a window partitioned by `a` is found to be sorted by `a * 2`, and then not by `a`.
 //! * [`CertainBounds`]: what is only estimated is no bound. `FilterExec` narrows estimated bounds by its condition, and
 //!   takes a column for constant where they meet: one segment full of sevens, and fresh rows with anything.
+//! * [`PlainNames`]: `SELECT -a AS a … GROUP BY a ORDER BY 1 LIMIT 2` groups only the two least of `a`, because the limit is
+//!   moved below by the name `a`. It stays where a projection gives a column's name to something else.
 //! * [`SortedEnough`]: sorts that were dropped for a constant are put back where a later rule lost sight of the constant.
 
 use std::collections::HashSet;
@@ -27,6 +29,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
@@ -49,6 +52,7 @@ pub(super) fn repaired(rules: Vec<Rule>) -> Vec<Rule> {
                 repaired.push(Arc::new(Constants));
                 repaired.extend(answers.take());
             }
+            "LimitAggregation" => repaired.push(Arc::new(PlainNames(rule))),
             "SanityCheckPlan" => repaired.push(Arc::new(SortedEnough(rule))),
             name if name.starts_with("FilterPushdown") => repaired.push(Arc::new(UniqueNames(rule))),
             _ => repaired.push(rule),
@@ -95,6 +99,33 @@ impl PhysicalOptimizerRule for UniqueNames {
             _ => Ok(Transformed::no(node)),
         })?;
         Ok(without.data)
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+/// A rule that follows columns by name through projections, where no name changes hands.
+#[derive(Debug)]
+struct PlainNames(Rule);
+
+impl PhysicalOptimizerRule for PlainNames {
+    fn optimize(&self, plan: Plan, config: &ConfigOptions) -> Result<Plan> {
+        let reuses_a_name = |plan: &Plan| {
+            plan.downcast_ref::<ProjectionExec>().is_some_and(|projection| {
+                projection.expr().iter().any(|column| {
+                    let is_itself =
+                        column.expr.downcast_ref::<Column>().is_some_and(|source| source.name() == column.alias);
+                    !is_itself && projection.input().schema().field_with_name(&column.alias).is_ok()
+                })
+            })
+        };
+        if plan.exists(|node| Ok(reuses_a_name(node)))? { Ok(plan) } else { self.0.optimize(plan, config) }
     }
 
     fn name(&self) -> &str {
