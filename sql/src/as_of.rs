@@ -264,7 +264,7 @@ impl TableProvider for PastTable {
     }
 
     fn constraints(&self) -> Option<&Constraints> {
-        // The optimizer would conclude too much from a key, see `dependencies`.
+        // The past is read as a derived table is, which has no key either (`optimizer::relations`).
         None
     }
 
